@@ -1,0 +1,100 @@
+"""Run the Trip Booker under gunicorn with two workers."""
+
+from __future__ import annotations
+
+import argparse
+import collections.abc as cabc
+import importlib.util
+import os
+import pathlib
+import secrets
+import socket
+import sys
+import typing as t
+
+FIRST_PORT = 8000
+PORTS_TO_TRY = 100
+
+
+def main(arguments: cabc.Sequence[str] | None = None) -> t.NoReturn:
+    """Print the address and become gunicorn."""
+    options = parse(arguments)
+    if importlib.util.find_spec("gunicorn") is None:
+        sys.exit("The Trip Booker runs under gunicorn: pip install gunicorn")
+    data = options.data.absolute()
+    os.environ.setdefault("FLASK_SECRET_KEY", keep_secret_key(data))
+    listener = listen(options.port)
+    host, port = listener.getsockname()
+    print(
+        f"Trip Booker: http://{host}:{port}/  (data in {data}, Ctrl-C stops it)",
+        flush=True,
+    )
+    become_gunicorn(listener, data, options.workers)
+
+
+def parse(arguments: cabc.Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m example_trip_booker", description=__doc__
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        help=f"listen here (default: {FIRST_PORT} or the next free one)",
+    )
+    parser.add_argument(
+        "--data",
+        type=pathlib.Path,
+        default=pathlib.Path("instance"),
+        help="folder for the journal, the bookings and the ledger (default: instance)",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=2, help="server processes (default: 2)"
+    )
+    return parser.parse_args(arguments)
+
+
+def keep_secret_key(data: pathlib.Path) -> str:
+    """Give the key that signs links and replays, which stays with the folder."""
+    data.mkdir(parents=True, exist_ok=True)
+    path = data / "secret_key"
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_hex())
+    return path.read_text()
+
+
+def listen(port: int | None) -> socket.socket:
+    """Take the port asked for, or the first that is free."""
+    candidates = (
+        range(FIRST_PORT, FIRST_PORT + PORTS_TO_TRY) if port is None else [port]
+    )
+    for candidate in candidates:
+        try:
+            return socket.create_server(("127.0.0.1", candidate), backlog=128)
+        except OSError as error:
+            reason = error.strerror
+    sys.exit(
+        f"Can't listen on 127.0.0.1:{candidates[-1]}: {reason}. Choose another --port."
+    )
+
+
+def become_gunicorn(
+    listener: socket.socket, data: pathlib.Path, workers: int
+) -> t.NoReturn:
+    """Replace this process by gunicorn, which inherits the open port."""
+    listener.set_inheritable(True)
+    options = (
+        "--worker-class gthread --threads 8 --log-level warning --no-control-socket"
+    )
+    command = [
+        *[sys.executable, "-m", "gunicorn", "-c", "python:flask_durable.gunicorn"],
+        *["--bind", f"fd://{listener.fileno()}", "--workers", f"{workers}"],
+        *options.split(),
+        f"example_trip_booker:create_app(data={str(data)!r})",
+    ]
+    os.execv(sys.executable, command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""What was really called, and how often.
+
+The ledger stands for the providers' own books. It lives in a database of its own, knows
+nothing of the journal, and so is a witness against which a booking's steps can be held.
+"""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import contextlib
+import dataclasses
+import datetime
+import json
+import os
+import typing as t
+
+from flask_durable import current_execution
+from flask_durable import current_step
+
+from .database import database
+
+T = t.TypeVar("T")
+
+TABLES = """
+PRAGMA journal_mode = WAL;
+CREATE TABLE IF NOT EXISTS calls (
+    id INTEGER PRIMARY KEY,
+    at TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    execution TEXT NOT NULL,
+    step TEXT NOT NULL,
+    idempotency_key TEXT NOT NULL,
+    action TEXT NOT NULL,
+    outcome TEXT
+);
+CREATE INDEX IF NOT EXISTS calls_by_execution ON calls (execution);
+CREATE INDEX IF NOT EXISTS calls_by_key ON calls (idempotency_key);
+CREATE TABLE IF NOT EXISTS effects (
+    idempotency_key TEXT PRIMARY KEY,
+    execution TEXT NOT NULL,
+    step TEXT NOT NULL,
+    effect TEXT NOT NULL,
+    value TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS kills (
+    execution TEXT PRIMARY KEY,
+    at TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    moment TEXT NOT NULL
+);
+"""
+
+
+def create_tables() -> None:
+    """Make the tables where they don't exist."""
+    with database("ledger") as db:
+        db.executescript(TABLES)
+
+
+@dataclasses.dataclass
+class Entry:
+    """One call in the ledger."""
+
+    number: int
+    """This is the how-manyeth call with this idempotency key."""
+    key: str
+    outcome: str = "ok"
+
+    def once(self, effect: str, change: cabc.Callable[[], T]) -> T:
+        """Make a change once for the call's idempotency key.
+
+        :return: what the change gave the first time.
+        """
+        with database("ledger") as db:
+            db.execute("BEGIN IMMEDIATE")
+            known = db.execute(
+                "SELECT value FROM effects WHERE idempotency_key = ?", [self.key]
+            )
+            if row := known.fetchone():
+                self.outcome = f"already {effect}: the same answer again"
+                return t.cast(T, json.loads(row["value"]))
+            value = change()
+            db.execute(
+                "INSERT INTO effects VALUES (?, ?, ?, ?, ?)",
+                [
+                    self.key,
+                    current_execution.id,
+                    current_step.id,
+                    effect,
+                    json.dumps(value),
+                ],
+            )
+        self.outcome = effect
+        return value
+
+
+@contextlib.contextmanager
+def call(action: str, key: str) -> cabc.Iterator[Entry]:
+    """Write down a call as it comes in, and its outcome when it is answered.
+
+    A call whose server is killed keeps no outcome.
+    """
+    with database("ledger") as db:
+        inserted = db.execute(
+            "INSERT INTO calls (at, pid, execution, step, idempotency_key, action)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            [now(), os.getpid(), current_execution.id, current_step.id, key, action],
+        )
+        counted = db.execute(
+            "SELECT count(*) FROM calls WHERE idempotency_key = ?", [key]
+        )
+        entry = Entry(number=counted.fetchone()[0], key=key)
+    try:
+        yield entry
+    except Exception as error:
+        settle(inserted.lastrowid, f"{type(error).__name__}: {error}")
+        raise
+    settle(inserted.lastrowid, entry.outcome)
+
+
+def settle(call_id: int | None, outcome: str) -> None:
+    """Write down how a call ended."""
+    with database("ledger") as db:
+        db.execute("UPDATE calls SET outcome = ? WHERE id = ?", [outcome, call_id])
+
+
+def may_kill(moment: str) -> bool:
+    """Write down that this server is about to be killed for the running execution.
+
+    :return: whether it is the first time; a booking kills one server, not all of them.
+    """
+    with database("ledger") as db:
+        inserted = db.execute(
+            "INSERT OR IGNORE INTO kills VALUES (?, ?, ?, ?)",
+            [current_execution.id, now(), os.getpid(), moment],
+        )
+        return inserted.rowcount == 1
+
+
+def account(execution: str) -> dict[str, t.Any]:
+    """Tell all that the providers know of an execution."""
+    with database("ledger") as db:
+        return {
+            table: [dict(row) for row in db.execute(query, [execution])]
+            for table, query in {
+                "calls": "SELECT at, pid, step, action, outcome FROM calls"
+                " WHERE execution = ? ORDER BY id",
+                "effects": "SELECT step, effect FROM effects WHERE execution = ?",
+                "kills": "SELECT at, pid, moment FROM kills WHERE execution = ?",
+            }.items()
+        }
+
+
+def now() -> str:
+    """Give the time as the ledger writes it."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")

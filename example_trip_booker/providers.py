@@ -1,0 +1,173 @@
+"""The world outside: an airline, a bank, a hotel and others, all of them fake.
+
+Each answers after a while, writes every call into the ledger, and fails as the visitor
+chose. What changes something is done once for an idempotency key, as with real
+providers: who calls again with the same key is given the first answer again.
+"""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import functools
+import secrets
+import time
+import typing as t
+
+from flask import current_app
+
+from flask_durable import current_step
+
+from . import failures
+from . import ledger
+
+P = t.ParamSpec("P")
+R = t.TypeVar("R")
+Record = dict[str, t.Any]
+
+
+def answers(
+    *, effect: str | None = None
+) -> cabc.Callable[[cabc.Callable[P, R]], cabc.Callable[P, R]]:
+    """Make a method a call to a provider.
+
+    :param effect: what it does in a word (``"charged"``), ``None`` if it only reads.
+    """
+
+    def decorate(method: cabc.Callable[P, R]) -> cabc.Callable[P, R]:
+        action = method.__qualname__.lower()
+
+        @functools.wraps(method)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            with ledger.call(action, current_step.idempotency_key) as entry:
+                time.sleep(current_app.config["TRIP_BOOKER_LATENCY"])
+                failures.fail_call(current_step.id, entry.number)
+                answer = functools.partial(method, *args, **kwargs)
+                value = entry.once(effect, answer) if effect else answer()
+                failures.kill_server_during(current_step.id)
+                return value
+
+        return call
+
+    return decorate
+
+
+def new_code(prefix: str = "") -> str:
+    """Make up a short code that can be read out on the telephone."""
+    letters = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
+    return prefix + "".join(secrets.choice(letters) for _ in range(6))
+
+
+class Airline:
+    """Searches, reserves, books."""
+
+    @answers()
+    def search(self, origin: str, destination: str, date: str) -> list[Record]:
+        """Find what flies on that day."""
+        cheapest = 180 + sum(map(ord, origin + destination)) % 120
+        return [
+            {"flight": "FD 100", "departs": f"{date} 07:10", "price": cheapest + 64},
+            {"flight": "FD 101", "departs": f"{date} 11:45", "price": cheapest},
+            {"flight": "FD 102", "departs": f"{date} 18:30", "price": cheapest + 35},
+        ]
+
+    @answers(effect="reserved")
+    def reserve(self, flight: str, seat: str) -> Record:
+        """Lock a seat."""
+        return {"pnr": new_code(), "flight": flight, "seat": seat}
+
+    @answers(effect="released")
+    def release(self, pnr: str) -> Record:
+        """Give a reserved seat back."""
+        return {"pnr": pnr}
+
+    @answers(effect="booked")
+    def book(self, flight_id: str) -> Record:
+        """Book a flight."""
+        return {"flightId": flight_id, "code": new_code("F-")}
+
+
+class Bank:
+    """Moves money."""
+
+    @answers(effect="charged")
+    def charge(self, price: int, pnr: str) -> Record:
+        """Take the money for a reservation."""
+        return {"payment": new_code("PAY-"), "amount": price, "pnr": pnr}
+
+
+class Hotel:
+    """Has rooms."""
+
+    @answers(effect="booked")
+    def book(self, hotel_id: str) -> Record:
+        """Book a room."""
+        return {"hotelId": hotel_id, "code": new_code("H-")}
+
+
+class Cars:
+    """Has cars."""
+
+    @answers(effect="booked")
+    def book(self, car_id: str) -> Record:
+        """Book a car."""
+        return {"carId": car_id, "code": new_code("C-")}
+
+
+class Agency:
+    """Cleans up."""
+
+    @answers(effect="cancelled")
+    def cancel(self, *ids: str) -> list[str]:
+        """Cancel what was booked of these."""
+        return list(ids)
+
+
+class Registry:
+    """Knows the users."""
+
+    @answers()
+    def enrich(self, user_id: str, data: t.Any) -> Record:
+        """Look up what is known about a user."""
+        return {"userId": user_id, "data": data, "tier": "gold"}
+
+
+class Machine:
+    """Does the work."""
+
+    @answers()
+    def process(self, enriched: Record) -> Record:
+        """Process enriched data."""
+        return {**enriched, "processed": True}
+
+
+class Mailer:
+    """Sends letters."""
+
+    @answers(effect="sent")
+    def confirm(self, reservation: Record, payment: Record) -> Record:
+        """Send the ticket."""
+        return {
+            "ticket": new_code("T-"),
+            "pnr": reservation["pnr"],
+            "payment": payment["payment"],
+        }
+
+    @answers(effect="sent")
+    def send(self, bookings: Record) -> Record:
+        """Send one letter about everything that was booked."""
+        return {"letter": new_code("L-"), "about": sorted(bookings)}
+
+    @answers(effect="sent")
+    def notify(self, user_id: str, result: Record) -> Record:
+        """Tell a user what came out."""
+        return {"letter": new_code("L-"), "to": user_id}
+
+
+agency = Agency()
+airline = Airline()
+bank = Bank()
+cars = Cars()
+hotel = Hotel()
+machine = Machine()
+mailer = Mailer()
+registry = Registry()

@@ -1,0 +1,100 @@
+"""The three durable views.
+
+Each reads like an ordinary view. What makes it durable is ``@durable.endpoint``, and
+that whatever talks to the world outside runs in a step: a step that is done is never
+done again, whatever is killed in between.
+"""
+
+from __future__ import annotations
+
+from flask import Blueprint
+from flask import jsonify
+from flask import request
+from flask.typing import ResponseReturnValue
+
+from flask_durable import current_execution
+from flask_durable import FlaskDurable
+from flask_durable import Retry
+from flask_durable import step
+from flask_durable import StepError
+
+from . import failures
+from .bookings import json_fields
+from .bookings import remember
+from .providers import agency
+from .providers import airline
+from .providers import bank
+from .providers import cars
+from .providers import hotel
+from .providers import machine
+from .providers import mailer
+from .providers import registry
+
+durable = FlaskDurable()
+trips = Blueprint("trips", __name__, url_prefix="/api")
+
+PATIENCE = Retry(max_attempts=4, initial=0.5, factor=6.0, maximum=5.0, jitter=0.0)
+"""Try again after 0.5 s, in the request; then after 3 s and 5 s, without a thread."""
+
+
+@trips.post("/process")
+@durable.endpoint(retry=PATIENCE)
+def process() -> ResponseReturnValue:
+    """Enrich what a user sends, process it, and tell the user."""
+    remember(current_execution.status_url)
+    user_id, data = json_fields("userId", "data")
+
+    enriched = step.run("enrich-data", registry.enrich, user_id, data)
+    result = step.run("process", machine.process, enriched)
+    step.run("notify", mailer.notify, user_id, result)
+
+    return jsonify(success=True, result=result)
+
+
+@trips.get("/book-trip")
+@durable.endpoint(retry=PATIENCE)
+def book_trip() -> ResponseReturnValue:
+    """Find the best flight, take seat 14A, pay, and confirm."""
+    remember(current_execution.status_url)
+    trip = {key: request.args[key] for key in ("origin", "destination", "date")}
+
+    flights = step.run("search-availability", airline.search, **trip)
+    best = min(flights, key=lambda flight: flight["price"])
+    seat = step.run("reserve-flight", airline.reserve, best["flight"], "14A")
+    try:
+        payment = step.run("process-payment", bank.charge, best["price"], seat["pnr"])
+    except StepError as error:
+        step.run("release-flight", airline.release, seat["pnr"])
+        return jsonify(success=False, step=error.step, error=error.error_message), 402
+    failures.kill_server_after("process-payment")
+    confirmation = step.run("confirm-booking", mailer.confirm, seat, payment)
+
+    return jsonify(
+        success=True,
+        trip=trip,
+        reservation=seat,
+        payment=payment,
+        confirmation=confirmation,
+    )
+
+
+@trips.post("/book-package")
+@durable.endpoint(retry=PATIENCE)
+def book_package() -> ResponseReturnValue:
+    """Book flight, hotel and car at once, then send one confirmation."""
+    remember(current_execution.status_url)
+    flight_id, hotel_id, car_id = json_fields("flightId", "hotelId", "carId")
+
+    try:
+        flight, room, car = step.parallel(
+            lambda: step.run("book-flight", airline.book, flight_id),
+            lambda: step.run("book-hotel", hotel.book, hotel_id),
+            lambda: step.run("book-car", cars.book, car_id),
+        )
+    except StepError as error:
+        step.run("cancel-bookings", agency.cancel, flight_id, hotel_id, car_id)
+        return jsonify(success=False, step=error.step, error=error.error_message), 409
+    bookings = {"flight": flight, "hotel": room, "car": car}
+    step.run("send-confirmation", mailer.send, bookings)
+
+    return jsonify(success=True, bookings=bookings)

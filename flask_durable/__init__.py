@@ -1,0 +1,45 @@
+"""Durable HTTP views for Flask."""
+
+from __future__ import annotations
+
+from .errors import ConfigError
+from .errors import DuplicateStepError
+from .errors import DurableError
+from .errors import ExecutionNotFound
+from .errors import JournalUnavailable
+from .errors import LeaseLostError
+from .errors import NestedStepError
+from .errors import NonDeterminismError
+from .errors import NonRetryableError
+from .errors import RetryAfterError
+from .errors import SchemaError
+from .errors import StepError
+from .errors import StepOutputError
+from .extension import FlaskDurable
+from .globals import current_execution
+from .globals import current_step
+from .globals import durable_replay
+from .globals import step
+from .retry import Retry
+
+__all__ = [
+    "ConfigError",
+    "DuplicateStepError",
+    "DurableError",
+    "ExecutionNotFound",
+    "FlaskDurable",
+    "JournalUnavailable",
+    "LeaseLostError",
+    "NestedStepError",
+    "NonDeterminismError",
+    "NonRetryableError",
+    "Retry",
+    "RetryAfterError",
+    "SchemaError",
+    "StepError",
+    "StepOutputError",
+    "current_execution",
+    "current_step",
+    "durable_replay",
+    "step",
+]

@@ -1,0 +1,105 @@
+"""A request of a durable endpoint, captured before any hook can read it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import typing as t
+
+from flask import Flask
+from flask import request
+
+from .capture import capture_request
+from .problems import Problem
+from .records import RequestRecord
+from .replay import HEADER
+from .replay import Replay
+from .retry import Retry
+from .signing import read_ticket
+from .signing import Ticket
+from .state import get_state
+
+logger = logging.getLogger(__name__)
+
+MARK = "__durable_options__"
+"""Attribute of a durable view; ``functools.wraps`` hands it on."""
+
+KEY = "flask_durable.arrival"
+REPLAY_KEY = "flask_durable.replay"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What ``@durable.endpoint`` was given."""
+
+    retry: Retry | None = None
+    pending: t.Literal["accepted", "redirect"] | None = None
+    max_request_bytes: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrival:
+    """A captured request, and its ticket if it is a replay."""
+
+    record: RequestRecord
+    ticket: Ticket | None
+
+
+def arrive(app: Flask) -> None:
+    """Capture the current request, if its view is durable.
+
+    :raises Problem: 413 if its body is too big, 403 if it claims to be a
+        replay and is none
+    """
+    options = find_options(app)
+    header = request.headers.get(HEADER)
+
+    if options is None:
+        if header is not None:
+            raise refuse_replay("the view is not durable")
+
+        return
+
+    state = get_state(app)
+    limit = options.max_request_bytes or state.config.max_request_bytes
+    record = capture_request(request, limit)
+    ticket = None
+
+    if header is not None:
+        ticket = _verify(app, header, record)
+        request.environ[REPLAY_KEY] = Replay(state, ticket.execution_id)
+
+    request.environ[KEY] = Arrival(record, ticket)
+
+
+def find_options(app: Flask) -> Options | None:
+    """Give the options of the current request's view, if it is durable."""
+    view = app.view_functions.get(request.endpoint or "")
+    options = getattr(view, MARK, None)
+    view_class = getattr(view, "view_class", None)
+
+    for method in (request.method.lower(), "dispatch_request"):
+        if options is None and view_class is not None:
+            options = getattr(getattr(view_class, method, None), MARK, None)
+
+    return options
+
+
+def _verify(app: Flask, header: str, record: RequestRecord) -> Ticket:
+    ticket = read_ticket(app, header)
+
+    if isinstance(ticket, str):
+        raise refuse_replay(ticket)
+
+    if ticket.digest != record.digest:
+        raise refuse_replay("it was made for another request")
+
+    return ticket
+
+
+def refuse_replay(reason: str) -> Problem:
+    """Log and make the answer to a request with a bad ticket."""
+    logger.warning(
+        "Refused a replay of %s %s: %s.", request.method, request.path, reason
+    )
+    return Problem(403, f"The {HEADER} header is not good for this request: {reason}.")

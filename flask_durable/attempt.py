@@ -1,0 +1,306 @@
+"""One attempt: its journal, its ids, its suspension."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import contextvars
+import itertools
+import logging
+import os
+import pathlib
+import sys
+import threading
+
+from . import clock
+from .errors import DuplicateStepError
+from .errors import LeaseLostError
+from .errors import NestedStepError
+from .errors import NonDeterminismError
+from .errors import Suspended
+from .heartbeat import Lease
+from .records import Execution
+from .records import StepRecord
+from .retry import Retry
+from .state import State
+
+logger = logging.getLogger(__name__)
+
+MAX_ID_LENGTH = 200
+PACKAGE = str(pathlib.Path(__file__).parent)
+
+
+class Attempt:
+    """One run of the view for an execution.
+
+    :param execution: the execution as this attempt began it
+    :param journal: what earlier attempts recorded
+    :param lease: the right to run it
+    :param retry: the endpoint's policy
+    :param debug: whether the app is in debug mode
+    :param status_url: where the execution can be watched
+    """
+
+    def __init__(
+        self,
+        state: State,
+        execution: Execution,
+        journal: cabc.Iterable[StepRecord],
+        lease: Lease,
+        retry: Retry,
+        debug: bool,
+        status_url: str,
+    ) -> None:
+        self.state = state
+        self.execution = execution
+        self.id = execution.id
+        self.attempt = execution.attempt
+        self.lease = lease
+        self.retry = retry
+        self.debug = debug
+        self.status_url = status_url
+        self.steps = {step.id: step for step in journal}
+        self.closed = False
+        self.lost: LeaseLostError | None = None
+        self.root = Scope(self)
+        self._found = frozenset(self.steps)
+        self._asked: set[str] = set()
+        self._inline_left = state.config.inline_retry
+        self._lock = threading.Lock()
+        self._clock_offset = execution.now - clock.boottime()
+        self._bytes = sum(len(step.output or b"") for step in self.steps.values())
+        last = max((step.position for step in self.steps.values()), default=-1)
+        self._positions = itertools.count(last + 1)
+
+    def now(self) -> float:
+        """Give the database's time, as far as it passed since the attempt began."""
+        return self._clock_offset + clock.boottime()
+
+    def next_position(self) -> int:
+        """Give the place of a new step in the order of calls."""
+        return next(self._positions)
+
+    def find(self, name: str) -> StepRecord | None:
+        """Give what the journal has of a step."""
+        self._asked.add(name)
+        return self.steps.get(name)
+
+    def record(self, step: StepRecord) -> None:
+        """Commit a step's outcome or mark."""
+        try:
+            self.state.store.record(self.id, self.attempt, step)
+        except LeaseLostError as error:
+            self.lost = error
+            raise
+
+        self.steps[step.id] = step
+        self._bytes += len(step.output or b"")
+
+    def room(self) -> int:
+        """Give how many more bytes of outputs the journal takes."""
+        return self.state.config.max_journal_bytes - self._bytes
+
+    def take_inline(self, seconds: float) -> bool:
+        """Take a pause out of what this attempt may sleep through in place."""
+        with self._lock:
+            if seconds > self._inline_left:
+                return False
+
+            self._inline_left -= max(0.0, seconds)
+            return True
+
+    def ensure_lease(self) -> None:
+        """Make sure that this attempt may still run functions."""
+        if self.lost is not None:
+            raise self.lost
+
+        self.state.heartbeat.ensure(self.lease)
+
+    def check_unasked(self) -> None:
+        """Complain of journaled steps that the finished view did not ask for."""
+        unasked = self._found - self._asked
+
+        if unasked:
+            names = ", ".join(f'"{name}"' for name in sorted(unasked))
+            self.complain(f"The view ended without asking for the journaled {names}")
+
+    def complain(self, message: str) -> None:
+        """Warn of a replay that differs, or raise where replays are strict."""
+        message = f"{message} (execution {self.id}, attempt {self.attempt})."
+
+        if self.state.config.strict_replay:
+            raise NonDeterminismError(message)
+
+        logger.warning("%s", message)
+
+
+class Scope:
+    """One line of calls: the view itself, or a branch of ``step.parallel``.
+
+    It makes ids unique in the order of its calls, which is the same in each
+    attempt; the order across branches is not.
+    """
+
+    def __init__(self, attempt: Attempt, parent: Scope | None = None) -> None:
+        self.attempt = attempt
+        self.parent = parent
+        self.suspended: Suspended | None = None
+        self.mark: StepRecord | None = None
+        """A mark that is committed with the suspension."""
+        self._counts: dict[str, int] = {}
+        self._last_position = -1
+        self._claims: dict[str, Scope] = {}
+        """Which branch used which id, in the parallel call under way."""
+
+    @property
+    def is_branch(self) -> bool:
+        """Tell whether others run beside this."""
+        return self.parent is not None
+
+    def enter(self, step_id: str, kind: str) -> tuple[str, StepRecord | None]:
+        """Begin a step's call.
+
+        :return: the step's unique name, and what the journal has of it
+        """
+        self.check(step_id)
+        name = self._name(step_id)
+        step = self.attempt.find(name)
+
+        if step is not None:
+            self._check_replay(step, kind)
+
+        return name, step
+
+    def check(self, step_id: str) -> None:
+        """Make sure that a step can be called here and now."""
+        if not isinstance(step_id, str) or not 0 < len(step_id) <= MAX_ID_LENGTH:
+            raise ValueError(
+                f"A step's id is a string of 1 to {MAX_ID_LENGTH} characters,"
+                f" not {step_id!r:.80}."
+            )
+
+        if (outer := running_step.get()) is not None:
+            raise NestedStepError(
+                f'Step "{step_id}" was called inside the function of step'
+                f' "{outer.id}": call both in the view, one after the other.'
+            )
+
+        if self.attempt.closed:
+            raise RuntimeError(
+                f'Step "{step_id}" was called after the view had returned, as in the'
+                " generator of a streamed response: call steps in the view itself."
+            )
+
+        if self.attempt.lease.pid != os.getpid():
+            raise RuntimeError(
+                f'Step "{step_id}" was called in a forked child: only the process'
+                " that got the request runs its steps."
+            )
+
+        if self.suspended is not None:
+            raise Suspended(self.suspended.wake_at)
+
+    def suspend(self, wake_at: float, mark: StepRecord | None = None) -> Suspended:
+        """Note that this line goes on later, and give what to raise.
+
+        A branch's mark is committed at once, since others may go on for long;
+        that of the view itself together with the attempt's end.
+        """
+        if mark is not None and self.is_branch:
+            self.attempt.record(mark)
+        elif mark is not None:
+            self.attempt.steps[mark.id] = self.mark = mark
+
+        self.suspended = Suspended(wake_at)
+        return self.suspended
+
+    def fork(self) -> Scope:
+        """Begin a branch."""
+        return Scope(self.attempt, self)
+
+    def join(self, branches: cabc.Iterable[Scope]) -> None:
+        """Take over the ids that branches used."""
+        self._claims.clear()
+
+        for branch in branches:
+            for name, count in branch._counts.items():
+                self._counts[name] = self._counts.get(name, 0) + count
+
+    def _name(self, step_id: str) -> str:
+        name = step_id
+        self._claim(name)
+        count = self._count(name) + 1
+
+        while self._count(name):
+            name = f"{step_id}#{count}"
+            count += 1
+
+        for used in {step_id, name}:
+            self._counts[used] = self._counts.get(used, 0) + 1
+
+        if name != step_id:
+            self._claim(name)
+
+        return name
+
+    def _count(self, name: str) -> int:
+        above = self.parent._count(name) if self.parent else 0
+        return above + self._counts.get(name, 0)
+
+    def _claim(self, name: str) -> None:
+        """Make sure that no branch beside this one used the id."""
+        branch = self
+
+        while branch.parent is not None:
+            if branch.parent._claims.setdefault(name, branch) is not branch:
+                raise DuplicateStepError(
+                    f'Two parallel branches used the step id "{name}", so its order'
+                    " would not be stable: give each branch ids of its own."
+                )
+
+            branch = branch.parent
+
+    def _check_replay(self, step: StepRecord, kind: str) -> None:
+        if step.kind != kind:
+            raise NonDeterminismError(
+                f'Step "{step.id}" of execution {self.attempt.id} is in the journal as'
+                f' "{step.kind}", but {_caller()} asks for "{kind}":'
+                " give the new step another id."
+            )
+
+        if step.id in self.attempt._found and step.position < self._last_position:
+            self.attempt.complain(
+                f'Step "{step.id}" was asked for in another order than at first,'
+                f" by {_caller()}"
+            )
+
+        self._last_position = max(self._last_position, step.position)
+
+
+class RunningStep:
+    """What a step's function can know of itself."""
+
+    def __init__(self, step_id: str, attempt: int, idempotency_key: str) -> None:
+        self.id = step_id
+        """The step's id."""
+        self.attempt = attempt
+        """The number of this try, from 1."""
+        self.idempotency_key = idempotency_key
+        """The same for every try of this step of this execution."""
+
+
+current_scope: contextvars.ContextVar[Scope | None] = contextvars.ContextVar(
+    "flask_durable.scope", default=None
+)
+running_step: contextvars.ContextVar[RunningStep | None] = contextvars.ContextVar(
+    "flask_durable.running_step", default=None
+)
+
+
+def _caller() -> str:
+    """Name the file and line of the code that called into this package."""
+    frame = sys._getframe(1)
+
+    while frame.f_back and frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+
+    return f"{frame.f_code.co_filename}, line {frame.f_lineno},"

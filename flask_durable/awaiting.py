@@ -1,0 +1,43 @@
+"""Run what an async function returned, from sync and async views alike."""
+
+from __future__ import annotations
+
+import asyncio
+import collections.abc as cabc
+import contextvars
+import inspect
+import threading
+import typing as t
+
+
+def resolve(value: t.Any) -> t.Any:
+    """Give a value, or, of an awaitable, what it gives.
+
+    It runs on the event loop of a thread of its own, since the calling thread
+    may be the one that runs an async view's loop.
+    """
+    if not inspect.isawaitable(value):
+        return value
+
+    result: list[t.Any] = []
+    context = contextvars.copy_context()
+
+    def run() -> None:
+        try:
+            result.extend((context.run(asyncio.run, _await(value)), None))
+        except BaseException as error:
+            result.extend((None, error))
+
+    thread = threading.Thread(target=run, name="flask_durable.async", daemon=True)
+    thread.start()
+    thread.join()
+    given, error = result
+
+    if error is not None:
+        raise error
+
+    return given
+
+
+async def _await(value: cabc.Awaitable[t.Any]) -> t.Any:
+    return await value

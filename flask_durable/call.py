@@ -1,0 +1,271 @@
+"""One request of a durable endpoint, from its view to its answer."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import contextlib
+import dataclasses
+import logging
+import typing as t
+
+from flask import after_this_request
+from flask import current_app
+from flask import Flask
+from flask import request
+from flask import session
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response
+
+from .arrival import Options
+from .attempt import Attempt
+from .attempt import current_scope
+from .capture import capture_response
+from .capture import stored_response
+from .errors import DurableError
+from .errors import JournalLostError
+from .errors import LeaseLostError
+from .errors import Suspended
+from .problems import Problem
+from .problems import problem_response
+from .records import Execution
+from .records import ExecutionStatus
+from .records import Failure
+from .records import ResponseRecord
+from .state import State
+from .status import accepted
+from .status import prefers_html
+
+logger = logging.getLogger(__name__)
+
+KEY = "flask_durable.call"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How an execution ends once Flask has made the error's response."""
+
+    status: ExecutionStatus
+    error: bytes | None = None
+
+
+class Call:
+    """Runs the view for one attempt and commits how it ended."""
+
+    def __init__(
+        self, app: Flask, state: State, options: Options, attempt: Attempt
+    ) -> None:
+        self._app = app
+        self._state = state
+        self._options = options
+        self._attempt = attempt
+        self._outcome: Outcome | None = None
+        self._done = False
+        request.environ[KEY] = self
+        after_this_request(self._deliver)
+
+    def run(self, view: cabc.Callable[..., t.Any], args: t.Any, kwargs: t.Any) -> t.Any:
+        """Run the view and give its answer, the stored one, or a promise."""
+        try:
+            return self._run(view, args, kwargs)
+        except LeaseLostError as error:
+            return self._lost(error)
+        except Exception:
+            raise
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _run(self, view: cabc.Callable[..., t.Any], args: t.Any, kwargs: t.Any) -> t.Any:
+        root = self._attempt.root
+
+        try:
+            with self._active():
+                value = current_app.ensure_sync(view)(*args, **kwargs)
+                response = current_app.make_response(value)
+
+                if root.suspended is None:
+                    self._attempt.closed = True
+                    return self._complete(response)
+        except Suspended:
+            pass
+        except Exception as error:
+            if root.suspended is None:
+                return self._failed(error)
+
+        return self._suspend()
+
+    @contextlib.contextmanager
+    def _active(self) -> cabc.Iterator[None]:
+        token = current_scope.set(self._attempt.root)
+
+        try:
+            yield
+        finally:
+            self._attempt.closed = True
+            current_scope.reset(token)
+
+    def _complete(self, response: Response) -> Response:
+        self._attempt.check_unasked()
+        record = self._capture(response)
+        self._finish("completed", record)
+        return response
+
+    def _failed(self, error: Exception) -> Response:
+        """Begin a new attempt later, or leave the error to Flask."""
+        if isinstance(error, HTTPException):
+            self._outcome = Outcome("completed")
+            raise error
+
+        failure = Failure.of(error).encode()
+        errors = self._attempt.execution.errors + 1
+
+        if not self._goes_on(error, errors):
+            self._outcome = Outcome("failed", failure)
+            raise error
+
+        delay = self._attempt.retry.delay(error, errors)
+        logger.warning(
+            "Attempt %d of execution %s raised outside of its steps, and is followed"
+            " by another in %.1f s.",
+            self._attempt.attempt,
+            self._attempt.id,
+            delay,
+            exc_info=error,
+        )
+        wake_at = self._attempt.now() + delay
+        self._attempt.root.suspended = Suspended(wake_at)
+        return self._suspend(errors, failure)
+
+    def _goes_on(self, error: Exception, errors: int) -> bool:
+        if isinstance(error, DurableError) or self._attempt.debug:
+            return False
+
+        return bool(self._attempt.steps) and self._attempt.retry.allows(error, errors)
+
+    def _suspend(self, errors: int = 0, failure: bytes | None = None) -> Response:
+        attempt = self._attempt
+        root = attempt.root
+        assert root.suspended is not None
+        ready_at = root.suspended.wake_at
+        self._check_lost()
+        self._state.store.suspend(
+            attempt.id, attempt.attempt, ready_at, root.mark, errors, failure
+        )
+        self._end()
+        self._state.wake(ready_at - attempt.now())
+        execution = dataclasses.replace(
+            attempt.execution, status="suspended", ready_at=ready_at, now=attempt.now()
+        )
+        return self._accepted(execution)
+
+    def _accepted(self, execution: Execution) -> Response:
+        steps = sorted(self._attempt.steps.values(), key=lambda step: step.position)
+        pending = self._options.pending
+        redirect = pending == "redirect" or (not pending and prefers_html(request))
+        return accepted(execution, steps, redirect)
+
+    def _lost(self, error: LeaseLostError) -> Response:
+        """Answer for an attempt that may not write any more."""
+        logger.warning("%s", error)
+
+        if isinstance(error, JournalLostError):
+            self._abandon()
+            raise Problem(
+                503,
+                "The journal could not be reached: the outcome is unknown, and the"
+                " execution goes on when the journal is back.",
+                {"Retry-After": "5"},
+                execution=self._attempt.id,
+            )
+
+        self._end()
+        execution = self._state.store.execution(self._attempt.id)
+
+        if not execution.ended:
+            return self._accepted(execution)
+
+        record = self._state.store.response(self._attempt.id)
+
+        if record is None or record.body is None:
+            return problem_response(
+                500, "The execution has ended elsewhere.", execution=self._attempt.id
+            )
+
+        return stored_response(record, record.body)
+
+    def _deliver(self, response: Response) -> Response:
+        """Commit the answer that Flask made of an error, before it is sent."""
+        if self._outcome is not None and not self._done:
+            try:
+                self._finish_with_error(response)
+            except LeaseLostError as error:
+                response = self._lost_response(error)
+
+        self._warn_of_session()
+        response.headers["Durable-Execution"] = self._attempt.id
+        response.headers.add("Link", f'<{self._attempt.status_url}>; rel="status"')
+        return response
+
+    def _finish_with_error(self, response: Response | None) -> None:
+        assert self._outcome is not None
+        record = None if response is None else self._capture(response)
+        self._finish(self._outcome.status, record, self._outcome.error)
+
+    def _lost_response(self, error: LeaseLostError) -> Response:
+        try:
+            return self._lost(error)
+        except Problem as problem:
+            return problem.get_response()
+
+    def tear_down(self) -> None:
+        """End what Flask made no response for, as in debug mode."""
+        if self._done:
+            return
+
+        if self._outcome is None:
+            self._abandon()
+            return
+
+        try:
+            self._finish_with_error(None)
+        except LeaseLostError as error:
+            logger.warning("%s", error)
+            self._abandon()
+
+    def _finish(
+        self,
+        status: ExecutionStatus,
+        record: ResponseRecord | None,
+        error: bytes | None = None,
+    ) -> None:
+        self._check_lost()
+        attempt = self._attempt
+        self._state.store.finish(attempt.id, attempt.attempt, status, record, error)
+        self._end()
+
+    def _check_lost(self) -> None:
+        """Refuse to write if a step's outcome could not be committed before."""
+        if self._attempt.lost is not None:
+            raise self._attempt.lost
+
+    def _capture(self, response: Response) -> ResponseRecord:
+        limit = self._state.config.max_response_bytes
+        return capture_response(response, request.url, limit)
+
+    def _end(self) -> None:
+        self._done = True
+        self._state.heartbeat.end(self._attempt.lease)
+
+    def _abandon(self) -> None:
+        if not self._done:
+            self._done = True
+            self._state.heartbeat.abandon(self._attempt.lease)
+
+    def _warn_of_session(self) -> None:
+        if self._attempt.attempt > 1 and session and session.modified:
+            logger.warning(
+                "The session was changed in attempt %d of execution %s, whose answer"
+                " may never reach the client: change it before the first step.",
+                self._attempt.attempt,
+                self._attempt.id,
+            )

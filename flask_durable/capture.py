@@ -1,0 +1,190 @@
+"""Requests and responses as records, and back.
+
+A request is captured whole before anything else reads it; the view then reads
+it as ever, from memory.
+"""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import hashlib
+import io
+import itertools
+import json
+import typing as t
+import urllib.parse
+
+from flask import Request
+from werkzeug.wrappers import Response
+
+from .problems import Problem
+from .records import RequestRecord
+from .records import ResponseRecord
+
+SECRET_HEADERS = frozenset({"authorization", "cookie"})
+"""Erased when the execution ends."""
+
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "content-length",
+        "durable-replay",
+        "expect",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""Headers that belong to a connection (RFC 9110, section 7.6.1), not stored."""
+
+ENVIRON_KEYS = (
+    "REQUEST_METHOD",
+    "SCRIPT_NAME",
+    "PATH_INFO",
+    "QUERY_STRING",
+    "RAW_URI",
+    "REQUEST_URI",
+    "SERVER_NAME",
+    "SERVER_PORT",
+    "SERVER_PROTOCOL",
+    "REMOTE_ADDR",
+    "REMOTE_PORT",
+    "wsgi.url_scheme",
+)
+"""What a request is beside its headers and body, by the names of PEP 3333."""
+
+
+def capture_request(request: Request, limit: int) -> RequestRecord:
+    """Read a request whole and leave it as if nobody had read it.
+
+    :param limit: most bytes of a body
+    :raises Problem: 413 if the body is bigger
+    """
+    body = _read_body(request, limit)
+    environ = request.environ
+    environ["wsgi.input"] = request.stream = io.BytesIO(body)
+    environ["CONTENT_LENGTH"] = str(len(body))
+    named = request.headers.get("Connection", "").lower().split(",")
+    dropped = HOP_BY_HOP | {name.strip() for name in named}
+    headers, secrets = [], []
+
+    for name, value in request.headers.items():
+        if name.lower() not in dropped:
+            (secrets if name.lower() in SECRET_HEADERS else headers).append(
+                (name, value)
+            )
+
+    head = {"environ": {k: str(environ[k]) for k in ENVIRON_KEYS if k in environ}}
+    return RequestRecord(
+        head=json.dumps(head | {"headers": headers}).encode(),
+        secrets=json.dumps(secrets).encode() if secrets else None,
+        body=body,
+        digest=request_digest(environ, body),
+    )
+
+
+def _read_body(request: Request, limit: int) -> bytes:
+    if request.content_length is not None and request.content_length > limit:
+        raise _too_large(limit)
+
+    # Empty parts: a stream that ends early gives fewer bytes, then none.
+    body = b"".join(iter(lambda: request.stream.read(65536), b""))[: limit + 1]
+
+    if len(body) > limit:
+        raise _too_large(limit)
+
+    return body
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(413, f"The request's body is over the limit of {limit} bytes.")
+
+
+def request_digest(environ: cabc.Mapping[str, t.Any], body: bytes) -> str:
+    """Give what a replay must agree with: method, path, query and body."""
+    digest = hashlib.sha256()
+
+    for key in ("REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING"):
+        digest.update(str(environ.get(key, "")).encode("latin-1", "replace") + b"\n")
+
+    digest.update(body)
+    return digest.hexdigest()
+
+
+def request_environ(record: RequestRecord) -> dict[str, t.Any]:
+    """Make the WSGI environment (PEP 3333) in which the request is seen again."""
+    head = json.loads(record.head)
+    environ = dict(head["environ"])
+    secrets = json.loads(record.secrets) if record.secrets else []
+
+    for name, value in itertools.chain(head["headers"], secrets):
+        key = name.upper().replace("-", "_")
+        environ[key if key == "CONTENT_TYPE" else f"HTTP_{key}"] = value
+
+    environ["CONTENT_LENGTH"] = str(len(record.body))
+    environ["wsgi.input"] = io.BytesIO(record.body)
+    environ["wsgi.input_terminated"] = True
+    environ["wsgi.version"] = (1, 0)
+    return environ
+
+
+def capture_response(response: Response, url: str, limit: int) -> ResponseRecord:
+    """Store what a view returned; streams are read, as far as the limit goes.
+
+    ``Set-Cookie`` is left out, ``Location`` is made absolute.
+
+    :param url: the request's URL
+    :param limit: most bytes of a body; of a bigger one the rest stays unread
+    """
+    body = _buffer(response, limit)
+    headers = [
+        (name, urllib.parse.urljoin(url, value) if name.lower() == "location" else value)
+        for name, value in response.headers.items()
+        if name.lower() != "set-cookie"
+    ]
+    head = json.dumps({"status": response.status, "headers": headers}).encode()
+    return ResponseRecord(head, body)
+
+
+def _buffer(response: Response, limit: int) -> bytes | None:
+    response.direct_passthrough = False
+    parts: list[bytes] = []
+    size = 0
+    rest = response.iter_encoded()
+
+    for part in rest:
+        parts.append(part)
+        size += len(part)
+
+        if size > limit:
+            close = getattr(response.response, "close", None)
+            response.response = itertools.chain(parts, rest)
+
+            if close is not None:
+                response.call_on_close(close)
+
+            return None
+
+    if response.is_streamed:
+        _close_iterable(response)
+        response.response = parts
+        response.headers.setdefault("Content-Length", str(size))
+
+    return b"".join(parts)
+
+
+def _close_iterable(response: Response) -> None:
+    close = getattr(response.response, "close", None)
+
+    if close is not None:
+        close()
+
+
+def stored_response(record: ResponseRecord, body: bytes) -> Response:
+    """Make the response that was stored."""
+    head = json.loads(record.head)
+    return Response(body, head["status"], head["headers"])

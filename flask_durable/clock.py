@@ -1,0 +1,41 @@
+"""The process's clocks; the truth about wake times is the database's clock."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+
+
+def now() -> float:
+    """Give the time in seconds since the epoch, by this machine's clock."""
+    return time.time()
+
+
+def boottime() -> float:
+    """Give seconds that never jump and go on while the machine sleeps."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    return time.monotonic()
+
+
+def sleep(seconds: float) -> None:
+    """Hold this thread for a while."""
+    time.sleep(max(0.0, seconds))
+
+
+def isoformat(moment: float | None) -> str | None:
+    """Format seconds since the epoch as ISO 8601 in UTC, to milliseconds."""
+    if moment is None:
+        return None
+
+    value = dt.datetime.fromtimestamp(moment, dt.UTC)
+    return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def seconds(value: float | dt.timedelta) -> float:
+    """Give a duration, a number of seconds or a ``timedelta``, in seconds."""
+    if isinstance(value, dt.timedelta):
+        return value.total_seconds()
+
+    return float(value)

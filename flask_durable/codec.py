@@ -1,0 +1,168 @@
+"""Values to bytes and back: JSON, with a tag for each type that JSON lacks.
+
+A tagged value is an object with a single key that begins with ``!``. Nothing
+is ever unpickled, so whoever can write the journal still can't run code.
+"""
+
+from __future__ import annotations
+
+import base64
+import collections.abc as cabc
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import json
+import typing as t
+import uuid
+
+
+class Unencodable(TypeError):
+    """A value has no encoding.
+
+    :param value: the value, or one inside it
+    """
+
+    def __init__(self, value: t.Any) -> None:
+        self.name = type(value).__name__
+        self.inside: str | None = None
+        super().__init__(f"{self.name} has no encoding")
+
+    @property
+    def advice(self) -> str:
+        """Say what a function did, and what it should do instead."""
+        if self.inside is None:
+            what, instead = _a(self.name), f"return {self.name.lower()}.id"
+        else:
+            what = f"{_a(self.inside)} with {_a(self.name)} in it"
+            instead = "return its id"
+
+        return (
+            f"returned {what}. It ran, but its result can't be stored:"
+            f" {instead} and load it in the view."
+        )
+
+
+def _a(name: str) -> str:
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Tag:
+    """How one type becomes JSON, and is made from it again."""
+
+    name: str
+    encode: cabc.Callable[[t.Any], t.Any]
+    decode: cabc.Callable[[t.Any], t.Any]
+
+
+class Codec:
+    """Encodes what steps return."""
+
+    def __init__(self) -> None:
+        self._by_type: dict[type, Tag] = {}
+        self._by_name: dict[str, Tag] = {}
+
+        for cls, tag in _TAGS.items():
+            self.register(cls, tag)
+
+        self._by_name["!dict"] = Tag("!dict", list, _decode_pairs)
+
+    def register(self, cls: type, tag: Tag) -> None:
+        """Add a type."""
+        self._by_type[cls] = tag
+        self._by_name[tag.name] = tag
+
+    def encode(self, value: t.Any) -> bytes:
+        """Encode a value.
+
+        :raises Unencodable: if the value, or one inside it, has no encoding
+        """
+        try:
+            plain = self._to_json(value)
+        except Unencodable as error:
+            name = type(value).__name__
+            error.inside = name if name != error.name else None
+            raise
+
+        text = json.dumps(plain, separators=(",", ":"))
+        return text.encode()
+
+    def decode(self, data: bytes) -> t.Any:
+        """Make a new copy of an encoded value."""
+        return json.loads(data, object_hook=self._from_object)
+
+    def _to_json(self, value: t.Any) -> t.Any:
+        cls = type(value)
+
+        if cls in _PLAIN:
+            return value
+
+        if cls is list:
+            return [self._to_json(item) for item in value]
+
+        if cls is dict:
+            return self._encode_dict(value)
+
+        if tag := self._by_type.get(cls):
+            return {tag.name: self._to_json(tag.encode(value))}
+
+        return self._to_json(_as_base(value))
+
+    def _encode_dict(self, value: dict[t.Any, t.Any]) -> t.Any:
+        tagged = len(value) == 1 and str(next(iter(value))).startswith("!")
+
+        if tagged or not all(type(key) is str for key in value):
+            pairs = [[self._to_json(k), self._to_json(v)] for k, v in value.items()]
+            return {"!dict": pairs}
+
+        return {key: self._to_json(item) for key, item in value.items()}
+
+    def _from_object(self, value: dict[str, t.Any]) -> t.Any:
+        if len(value) != 1:
+            return value
+
+        ((name, inner),) = value.items()
+        tag = self._by_name.get(name)
+        return tag.decode(inner) if tag else value
+
+
+def _as_base(value: t.Any) -> t.Any:
+    """Store a subclass of JSON's own types as what it is based on."""
+    if not isinstance(value, enum.Enum):
+        for base in (dict, list, str, int, float):
+            if isinstance(value, base):
+                return base(value)
+
+    raise Unencodable(value)
+
+
+def _decode_pairs(pairs: list[list[t.Any]]) -> dict[t.Any, t.Any]:
+    return {key: item for key, item in pairs}
+
+
+def _decode_delta(parts: list[int]) -> dt.timedelta:
+    days, seconds, microseconds = parts
+    return dt.timedelta(days, seconds, microseconds)
+
+
+_PLAIN = frozenset({type(None), bool, int, float, str})
+
+_TAGS: dict[type, Tag] = {
+    tuple: Tag("!tuple", list, tuple),
+    set: Tag("!set", list, set),
+    frozenset: Tag("!frozenset", list, frozenset),
+    bytes: Tag(
+        "!bytes", lambda value: base64.b64encode(value).decode(), base64.b64decode
+    ),
+    dt.datetime: Tag("!datetime", dt.datetime.isoformat, dt.datetime.fromisoformat),
+    dt.date: Tag("!date", dt.date.isoformat, dt.date.fromisoformat),
+    dt.time: Tag("!time", dt.time.isoformat, dt.time.fromisoformat),
+    dt.timedelta: Tag(
+        "!timedelta",
+        lambda value: [value.days, value.seconds, value.microseconds],
+        _decode_delta,
+    ),
+    uuid.UUID: Tag("!uuid", str, uuid.UUID),
+    decimal.Decimal: Tag("!decimal", str, decimal.Decimal),
+}

@@ -1,0 +1,149 @@
+"""The settings, read once from ``app.config`` into a frozen object."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import dataclasses
+import datetime as dt
+import difflib
+import typing as t
+
+import sqlalchemy as sa
+
+from .clock import seconds
+from .errors import ConfigError
+from .retry import Retry
+
+PREFIX = "DURABLE_"
+MEBIBYTE = 1024 * 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The settings of one app; each field is the key ``DURABLE_<FIELD>``.
+
+    Durations are in seconds, sizes in bytes.
+    """
+
+    database_url: str | None = None
+    url_prefix: str = "/durable"
+    replay_threads: int = 4
+    lease: float = 15.0
+    retry: Retry = Retry()
+    inline_retry: float = 1.0
+    max_request_bytes: int = 4 * MEBIBYTE
+    max_output_bytes: int = 4 * MEBIBYTE
+    max_response_bytes: int = 4 * MEBIBYTE
+    max_journal_bytes: int = 64 * MEBIBYTE
+    strict_replay: bool = False
+    create_tables: bool = True
+
+    @classmethod
+    def from_mapping(cls, values: cabc.Mapping[str, t.Any]) -> Config:
+        """Read and check every ``DURABLE_`` key of an app's config.
+
+        :raises ConfigError: if a key is unknown or its value is wrong
+        """
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        found = {}
+
+        for key, value in values.items():
+            if not key.startswith(PREFIX):
+                continue
+
+            name = key.removeprefix(PREFIX).lower()
+
+            if name not in fields or key != key.upper():
+                raise ConfigError(_unknown(key, fields))
+
+            if value is not None:
+                found[name] = _READERS.get(name, _number_of_bytes)(key, value)
+
+        return cls(**found)
+
+
+def _unknown(key: str, names: cabc.Iterable[str]) -> str:
+    known = [PREFIX + name.upper() for name in names]
+    close = difflib.get_close_matches(key.upper(), known, 1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    return f"{key} is not a setting of flask_durable.{hint}"
+
+
+def _wrong(key: str, value: t.Any, wanted: str) -> ConfigError:
+    return ConfigError(f"{key} must be {wanted}, not {value!r}.")
+
+
+def _duration(key: str, value: t.Any, least: float = 0.0) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | dt.timedelta):
+        raise _wrong(key, value, "a number of seconds or a timedelta")
+
+    if not least <= seconds(value) < float("inf"):
+        raise _wrong(key, value, f"a time of at least {least:g} seconds")
+
+    return seconds(value)
+
+
+def _lease(key: str, value: t.Any) -> float:
+    return _duration(key, value, least=0.5)
+
+
+def _integer(key: str, value: t.Any, wanted: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise _wrong(key, value, wanted)
+
+    return value
+
+
+def _number_of_bytes(key: str, value: t.Any) -> int:
+    return _integer(key, value, "a whole number of bytes, at least 1")
+
+
+def _count(key: str, value: t.Any) -> int:
+    return _integer(key, value, "a whole number of at least 1")
+
+
+def _flag(key: str, value: t.Any) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong(key, value, "true or false")
+
+    return value
+
+
+def _retry(key: str, value: t.Any) -> Retry:
+    if isinstance(value, Retry):
+        return value
+
+    try:
+        return Retry(**value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{key} must be a Retry, or a mapping of its parameters: {error}."
+        ) from None
+
+
+def _database_url(key: str, value: t.Any) -> str:
+    try:
+        url = sa.make_url(value)
+    except sa.exc.ArgumentError:
+        raise ConfigError(f"{key} is not a database URL.") from None
+
+    return url.render_as_string(hide_password=False)
+
+
+def _url_prefix(key: str, value: t.Any) -> str:
+    if not isinstance(value, str) or not value.startswith("/") or len(value) < 2:
+        raise _wrong(key, value, 'a path that begins with "/", such as "/durable"')
+
+    return value.rstrip("/")
+
+
+_READERS: dict[str, cabc.Callable[[str, t.Any], t.Any]] = {
+    "database_url": _database_url,
+    "url_prefix": _url_prefix,
+    "replay_threads": _count,
+    "lease": _lease,
+    "retry": _retry,
+    "inline_retry": _duration,
+    "strict_replay": _flag,
+    "create_tables": _flag,
+}

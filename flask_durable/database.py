@@ -1,0 +1,265 @@
+"""Connections to the journal: engine, prepared statements, outages."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import contextlib
+import logging
+import pathlib
+import sqlite3
+import typing as t
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+
+from . import clock
+from .errors import ConfigError
+from .errors import JournalUnavailable
+
+logger = logging.getLogger(__name__)
+
+POOL_SIZE = 10
+"""Connections kept open; branches and threads share them."""
+
+POOL_OVERFLOW = 30
+"""Further connections under load."""
+
+LOCK_TIMEOUT = 10.0
+"""Seconds to wait for another writer of a SQLite file."""
+
+CONNECT_TIMEOUT = 5
+"""Seconds to wait for a PostgreSQL server's answer to a new connection."""
+
+T = t.TypeVar("T")
+
+
+class db_now(sa.sql.functions.FunctionElement[float]):
+    """The database's clock in seconds since the epoch, fixed for a statement."""
+
+    type = sa.Double()
+    inherit_cache = True
+
+
+@compiles(db_now, "sqlite")
+def _sqlite_now(element: db_now, compiler: t.Any, **options: t.Any) -> str:
+    # 2440587.5 is the Julian day of the epoch.
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(db_now, "postgresql")
+def _postgresql_now(element: db_now, compiler: t.Any, **options: t.Any) -> str:
+    # clock_timestamp() is volatile: an index could not be used to compare.
+    return "extract(epoch from statement_timestamp())::double precision"
+
+
+class Statement:
+    """A Core statement that is compiled once for a dialect."""
+
+    def __init__(self, clause: sa.ClauseElement, dialect: sa.Dialect) -> None:
+        compiled = t.cast(
+            sa.sql.compiler.SQLCompiler,
+            clause.compile(
+                dialect=dialect, compile_kwargs={"render_postcompile": True}
+            ),
+        )
+        self._text = compiled.string
+        self._defaults = dict(compiled.params)
+        self._order = compiled.positiontup if compiled.positional else None
+
+    def __call__(
+        self, connection: sa.Connection, **values: t.Any
+    ) -> cabc.Sequence[sa.Row[t.Any]]:
+        """Run the statement and give all rows that it returns.
+
+        :param values: the values of the parameters made by :func:`param`
+        """
+        values = self._defaults | {f"p_{key}": value for key, value in values.items()}
+        parameters: t.Any = values
+
+        if self._order is not None:
+            parameters = tuple(values[name] for name in self._order)
+
+        return connection.exec_driver_sql(self._text, parameters).all()
+
+
+def param(name: str, type_: sa.types.TypeEngine[t.Any]) -> sa.ColumnElement[t.Any]:
+    """Make a typed parameter of a :class:`Statement`."""
+    return sa.cast(sa.bindparam(f"p_{name}", type_=type_), type_)
+
+
+class Database:
+    """The journal's database, with a connection pool of its own."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+        self.label = engine.url.render_as_string(hide_password=True)
+        self.sqlite = engine.dialect.name == "sqlite"
+        self.troubled_at: float | None = None
+        """When an error of the connection was last seen, by the boot clock."""
+        self._closed = False
+
+    @classmethod
+    def open(cls, url: str) -> Database:
+        """Make a database from a URL; nothing is connected yet.
+
+        :raises ConfigError: if the URL can't hold a journal
+        """
+        parsed = sa.make_url(url)
+        options: dict[str, t.Any] = {}
+
+        if parsed.get_backend_name() == "sqlite":
+            _check_sqlite_file(parsed)
+            options["connect_args"] = {
+                "timeout": LOCK_TIMEOUT,
+                "check_same_thread": False,
+            }
+        elif parsed.drivername == "postgresql+psycopg":
+            options["connect_args"] = {"connect_timeout": CONNECT_TIMEOUT}
+
+        return cls(_engine(parsed, **options))
+
+    @classmethod
+    def beside(cls, engine: sa.Engine) -> Database:
+        """Make a database from an app's engine, with a pool of its own."""
+        if engine.dialect.name == "sqlite":
+            return cls.open(engine.url.render_as_string(hide_password=False))
+
+        return cls(_engine(engine.url, pool=engine.pool.recreate()))
+
+    def another(self) -> Database:
+        """Make the same database with a pool of its own."""
+        url = self.engine.url.render_as_string(hide_password=False)
+        return Database.open(url)
+
+    def prepare(self, clause: sa.ClauseElement) -> Statement:
+        """Compile a statement."""
+        return Statement(clause, self.engine.dialect)
+
+    def run(
+        self,
+        work: cabc.Callable[[sa.Connection], T],
+        patience: float = 0.0,
+    ) -> T:
+        """Do work on a connection, again and again while the database is away.
+
+        The work must be safe to repeat: its commit may have happened although
+        its answer was lost.
+
+        :param patience: for how long to try again, in seconds; a connection
+            that turns out to be broken is replaced once in any case
+        :raises JournalUnavailable: if it stays away for longer
+        """
+        deadline = clock.boottime() + patience
+        pause = 0.0
+
+        while True:
+            try:
+                with self.engine.connect() as connection:
+                    return work(connection)
+            except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+                if not _is_outage(error):
+                    raise
+
+                self.troubled_at = clock.boottime()
+
+                if self._closed or (pause and self.troubled_at + pause > deadline):
+                    raise JournalUnavailable(_away(self, error)) from error
+
+                logger.warning("%s", _away(self, error))
+
+            clock.sleep(pause)
+            pause = min(1.0, pause * 2 or 0.05)
+
+    @contextlib.contextmanager
+    def transaction(self, connection: sa.Connection) -> cabc.Iterator[None]:
+        """Commit several statements at once, or none of them."""
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if self.sqlite else "BEGIN")
+
+        try:
+            yield
+        except BaseException:
+            if not connection.invalidated:
+                connection.exec_driver_sql("ROLLBACK")
+
+            raise
+
+        connection.exec_driver_sql("COMMIT")
+
+    def steady_for(self, seconds: float, since: float) -> bool:
+        """Tell whether no error was seen for a while.
+
+        :param since: when the observer began, by the boot clock
+        """
+        return clock.boottime() - max(self.troubled_at or since, since) >= seconds
+
+    def close(self) -> None:
+        """Close all connections; whoever waits for the database gives up."""
+        self._closed = True
+        self.engine.dispose()
+
+    def forget(self) -> None:
+        """Leave the parent's connections to the parent, after a fork."""
+        self.engine.dispose(close=False)
+
+
+def _engine(url: sa.URL, **options: t.Any) -> sa.Engine:
+    if url.get_backend_name() not in {"sqlite", "postgresql"}:
+        raise ConfigError(
+            f"The journal can't live in {url.get_backend_name()!r}:"
+            " DURABLE_DATABASE_URL takes SQLite and PostgreSQL."
+        )
+
+    if "pool" not in options:
+        options |= {"pool_size": POOL_SIZE, "max_overflow": POOL_OVERFLOW}
+
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", **options)
+
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _set_pragmas)
+
+    return engine
+
+
+def _check_sqlite_file(url: sa.URL) -> None:
+    name = url.database or ":memory:"
+
+    if name == ":memory:" or url.query.get("mode") == "memory":
+        raise ConfigError(
+            "DURABLE_DATABASE_URL names a SQLite database in memory, which dies"
+            " with its connection: name a file, as in sqlite:////var/lib/app.db."
+        )
+
+
+def _set_pragmas(connection: sqlite3.Connection, record: object) -> None:
+    for pragma in ("journal_mode=WAL", "synchronous=FULL"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _is_outage(error: Exception) -> bool:
+    if isinstance(error, sa.exc.TimeoutError):
+        return True
+
+    if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
+        message = str(error.orig)
+        return not ("no such " in message or "syntax error" in message)
+
+    # PostgreSQL answers so while a failover is under way.
+    read_only = getattr(getattr(error, "orig", None), "sqlstate", None) == "25006"
+    return read_only or getattr(error, "connection_invalidated", False)
+
+
+def _away(database: Database, error: Exception) -> str:
+    reason = str(getattr(error, "orig", None) or error).strip()
+    message = f"The journal at {database.label} can't be used: {reason}."
+
+    if "unable to open database file" in reason:
+        folder = pathlib.Path(database.engine.url.database or "").parent
+        return f"{message} Does the folder {folder} exist, and may we write there?"
+
+    if "locked" in reason:
+        return (
+            f"{message} Another writer holds it for over {LOCK_TIMEOUT:g} s: a view"
+            " that writes to the same file must commit before it calls a step."
+        )
+
+    return message

@@ -1,0 +1,34 @@
+"""What brings due executions to their replay."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .records import Due
+
+
+class Dispatcher(t.Protocol):
+    """Runs in this process and has due executions replayed."""
+
+    def start(self) -> None:
+        """Begin to look for due executions."""
+
+    def wake(self, delay: float) -> None:
+        """Hear that an execution becomes due in so many seconds."""
+
+    def stop(self, grace: float) -> None:
+        """Take no more, and wait so many seconds for what is in hand."""
+
+
+class Hands(t.Protocol):
+    """Takes due executions from the sweeper."""
+
+    patience: float
+    """Seconds after which an execution that nobody claimed is sent again."""
+
+    def free(self) -> int:
+        """Tell how many executions can be taken now."""
+        ...
+
+    def send(self, due: Due) -> None:
+        """Take an execution and have it replayed."""

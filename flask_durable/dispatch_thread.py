@@ -1,0 +1,80 @@
+"""The embedded dispatcher: a sweeper and a few threads in the app's process."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+
+from flask import Flask
+
+from . import clock
+from .records import Due
+from .replay import replay
+from .state import get_state
+from .sweeper import Sweeper
+from .threads import start_thread
+
+logger = logging.getLogger(__name__)
+
+
+class ThreadDispatcher:
+    """Replays due executions in threads of this process, through WSGI."""
+
+    patience = 2.0
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._threads = get_state(app).config.replay_threads
+        self._sweeper = Sweeper(get_state(app), self)
+        self._queue: queue.SimpleQueue[Due | None] = queue.SimpleQueue()
+        self._busy = 0
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+
+    def start(self) -> None:
+        """Start the threads."""
+        for number in range(self._threads):
+            start_thread(self._work, f"flask_durable.replay-{number}")
+
+        start_thread(self._sweeper.run, "flask_durable.sweeper")
+
+    def free(self) -> int:
+        """Tell how many threads have nothing to do."""
+        return self._threads - self._busy
+
+    def send(self, due: Due) -> None:
+        """Have a thread replay an execution."""
+        with self._lock:
+            self._busy += 1
+
+        self._queue.put(due)
+
+    def wake(self, delay: float) -> None:
+        """Hear that an execution becomes due."""
+        self._sweeper.wake(delay)
+
+    def stop(self, grace: float) -> None:
+        """Take no more, and wait for the replays in hand."""
+        self._sweeper.stop()
+        deadline = clock.boottime() + grace
+
+        with self._idle:
+            while self._busy and (left := deadline - clock.boottime()) > 0:
+                self._idle.wait(left)
+
+        for _ in range(self._threads):
+            self._queue.put(None)
+
+    def _work(self) -> None:
+        while (due := self._queue.get()) is not None:
+            try:
+                replay(self._app, due)
+            except Exception:
+                logger.exception("The replay of execution %s failed.", due.id)
+            finally:
+                with self._idle:
+                    self._busy -= 1
+                    self._idle.notify_all()
+
+                self._sweeper.wake(0.0)

@@ -1,0 +1,181 @@
+"""The decorator's work: begin or claim an attempt, run the view, end it."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import logging
+import sys
+import typing as t
+
+from flask import current_app
+from flask import Flask
+from flask import request
+from werkzeug.exceptions import MethodNotAllowed
+
+from . import clock
+from .arrival import Arrival
+from .arrival import KEY
+from .arrival import Options
+from .arrival import refuse_replay
+from .attempt import Attempt
+from .attempt import current_scope
+from .call import Call
+from .errors import JournalUnavailable
+from .ids import new_id
+from .problems import Problem
+from .records import Execution
+from .records import StepRecord
+from .signing import check_secret_key
+from .signing import Ticket
+from .state import get_state
+from .state import State
+from .status import status_url
+
+logger = logging.getLogger(__name__)
+
+View = cabc.Callable[..., t.Any]
+
+
+def serve(options: Options, view: View, args: t.Any, kwargs: t.Any) -> t.Any:
+    """Run a durable view for the current request."""
+    if (scope := current_scope.get()) is not None and not scope.attempt.closed:
+        # A durable view that calls another as a function: its steps are ours.
+        return current_app.ensure_sync(view)(*args, **kwargs)
+
+    app = t.cast(Flask, t.cast(t.Any, current_app)._get_current_object())
+    state = get_state(app)
+    arrival = _arrival()
+
+    if request.method == "HEAD":
+        raise MethodNotAllowed(["GET"])
+
+    try:
+        if arrival.ticket is None:
+            attempt = _begin(app, state, options, arrival)
+        else:
+            attempt = _claim(app, state, options, arrival.ticket)
+    except JournalUnavailable as error:
+        raise _unavailable(app, error) from error
+
+    return Call(app, state, options, attempt).run(view, args, kwargs)
+
+
+def _arrival() -> Arrival:
+    arrival = request.environ.get(KEY)
+
+    if arrival is None:
+        raise RuntimeError(
+            f'The durable view of endpoint "{request.endpoint}" is hidden by a'
+            " decorator above @durable.endpoint: it must use functools.wraps."
+        )
+
+    return t.cast(Arrival, arrival)
+
+
+def _begin(app: Flask, state: State, options: Options, arrival: Arrival) -> Attempt:
+    """Store a new execution before its view runs."""
+    check_secret_key(app)
+    execution_id = new_id()
+    endpoint = request.endpoint or ""
+    identity = _identity(app, state)
+    since = clock.boottime()
+
+    try:
+        now = state.store.begin(
+            execution_id,
+            endpoint,
+            state.owner,
+            state.config.lease,
+            arrival.record,
+            identity,
+        )
+    except JournalUnavailable as error:
+        if error.unknown:
+            state.heartbeat.abandon_id(execution_id)
+            raise _unknown(execution_id) from error
+
+        raise
+
+    execution = Execution(
+        id=execution_id,
+        endpoint=endpoint,
+        status="running",
+        attempt=1,
+        owner=state.owner,
+        ready_at=now,
+        created_at=now,
+        finished_at=None,
+        crashes=0,
+        errors=0,
+        rejections=0,
+        error=None,
+        now=now,
+    )
+    return _attempt(app, state, options, execution, [], since)
+
+
+def _claim(app: Flask, state: State, options: Options, ticket: Ticket) -> Attempt:
+    """Begin the attempt that a replay's ticket is good for, once."""
+    since = clock.boottime()
+    execution = state.store.claim(
+        ticket.execution_id, ticket.attempt, state.owner, state.config.lease
+    )
+
+    if execution is None:
+        raise refuse_replay("it was used before, or the execution is not due")
+
+    try:
+        journal = state.store.journal(execution.id)
+    except JournalUnavailable:
+        state.heartbeat.abandon_id(execution.id)
+        raise
+
+    return _attempt(app, state, options, execution, journal, since)
+
+
+def _attempt(
+    app: Flask,
+    state: State,
+    options: Options,
+    execution: Execution,
+    journal: list[StepRecord],
+    since: float,
+) -> Attempt:
+    return Attempt(
+        state=state,
+        execution=execution,
+        journal=journal,
+        lease=state.lease(execution.id, execution.attempt, since),
+        retry=options.retry or state.config.retry,
+        debug=app.debug,
+        status_url=status_url(execution.id),
+    )
+
+
+def _identity(app: Flask, state: State) -> bytes | None:
+    """Give whose execution it is: by the app's hook, else by Flask-Login."""
+    if state.hooks.identity is not None:
+        return state.codec.encode(app.ensure_sync(state.hooks.identity)())
+
+    if hasattr(app, "login_manager") and (login := sys.modules.get("flask_login")):
+        user = login.current_user
+        return state.codec.encode(user.get_id()) if user.is_authenticated else None
+
+    return None
+
+
+def _unavailable(app: Flask, error: JournalUnavailable) -> Problem:
+    logger.error("%s", error)
+    detail = str(error) if app.debug else "The journal can't be reached: try later."
+    return Problem(503, detail, {"Retry-After": "5"})
+
+
+def _unknown(execution_id: str) -> Problem:
+    return Problem(
+        503,
+        "The connection to the journal broke while the execution was stored:"
+        " it is unknown whether it runs.",
+        {"Retry-After": "5", "Durable-Execution": execution_id},
+        execution=execution_id,
+    )
+

@@ -1,0 +1,136 @@
+"""What can go wrong, as classes.
+
+::
+
+    Exception
+      DurableError                 the library's errors
+        StepError                  a step failed and its tries are used up
+        StepOutputError            a step ran, but its result can't be stored
+        NestedStepError            a step was called inside a step function
+        DuplicateStepError         two parallel branches used the same id
+        NonDeterminismError        a replay asked for something else
+        AttemptCrashed             an execution killed its process too often
+        ReplayRejected             the application turned its own replay away
+        ConfigError                a setting is wrong
+        SchemaError                the journal's tables are of another version
+        JournalUnavailable         the journal's database can't be reached
+        ExecutionNotFound          no execution has this id
+      NonRetryableError            raised by users: no more tries
+      RetryAfterError              raised by users: no try before then
+    BaseException
+      Suspended                    ends an attempt that goes on later
+      LeaseLostError               ends an attempt that somebody else took over
+        JournalLostError           ends an attempt that can't record any more
+
+The last three are control flow: ``except Exception`` must not catch them.
+This module imports nothing of the package.
+"""
+
+from __future__ import annotations
+
+
+class DurableError(Exception):
+    """The base of the library's own errors."""
+
+
+class StepError(DurableError):
+    """A step failed and its tries are used up.
+
+    It is raised by the step's call, now and on each replay, so that a view
+    can catch it and compensate with further steps.
+
+    :param step: the step's id
+    :param tries: how many tries failed
+    :param error_type: qualified name of the last try's exception
+    :param error_message: message of the last try's exception
+    """
+
+    def __init__(
+        self, step: str, tries: int, error_type: str, error_message: str
+    ) -> None:
+        self.step = step
+        self.tries = tries
+        self.error_type = error_type
+        self.error_message = error_message
+        times = "try" if tries == 1 else "tries"
+        super().__init__(
+            f'Step "{step}" failed after {tries} {times}: {error_type}: {error_message}'
+        )
+
+
+class StepOutputError(DurableError):
+    """A step ran, but its result can't be encoded or is too big to store."""
+
+
+class NestedStepError(DurableError):
+    """A step was called inside the function of another step."""
+
+
+class DuplicateStepError(DurableError):
+    """Two parallel branches used the same step id."""
+
+
+class NonDeterminismError(DurableError):
+    """A replay asked for other steps than the ones in the journal."""
+
+
+class AttemptCrashed(DurableError):
+    """The process of an execution died too often without a new outcome."""
+
+
+class ReplayRejected(DurableError):
+    """The application turned its own replay away before the endpoint."""
+
+
+class ConfigError(DurableError):
+    """A setting is wrong; the message names its key."""
+
+
+class SchemaError(DurableError):
+    """The journal's tables are missing or of another version."""
+
+
+class JournalUnavailable(DurableError):
+    """The journal's database can't be reached or written."""
+
+    unknown = False
+    """Whether the write may have happened although its answer was lost."""
+
+
+class ExecutionNotFound(DurableError):
+    """There is no execution with this id."""
+
+
+class NonRetryableError(Exception):
+    """Raise this in a step function to fail the step without another try."""
+
+
+class RetryAfterError(Exception):
+    """Raise this in a step function to have the next try no sooner.
+
+    :param seconds: how long to wait at least
+    :param message: what happened, for the logs
+    """
+
+    def __init__(self, seconds: float, message: str = "") -> None:
+        self.seconds = seconds
+        super().__init__(message or f"try again in {seconds:g} s")
+
+
+class Suspended(BaseException):
+    """Ends an attempt whose execution goes on later.
+
+    :param wake_at: when to go on, in seconds since the epoch
+    """
+
+    def __init__(self, wake_at: float) -> None:
+        self.wake_at = wake_at
+        super().__init__("this attempt is suspended: let the exception pass")
+
+
+class LeaseLostError(BaseException):
+    """Ends an attempt that may not write any more: another one took over."""
+
+
+class JournalLostError(LeaseLostError):
+    """Ends an attempt whose outcome could not be committed in time."""

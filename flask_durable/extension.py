@@ -1,0 +1,202 @@
+"""The extension: the only place that wires the parts together."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import functools
+import os
+import pathlib
+import tempfile
+import typing as t
+import weakref
+
+import sqlalchemy as sa
+from flask import current_app
+from flask import Flask
+from flask import request
+
+from .arrival import arrive
+from .arrival import MARK
+from .arrival import Options
+from .attempt import current_scope
+from .call import Call
+from .call import KEY
+from .cli import durable_cli
+from .config import Config
+from .database import Database
+from .dispatch_thread import ThreadDispatcher
+from .endpoint import serve
+from .retry import Retry
+from .state import get_state
+from .state import Hooks
+from .state import State
+from .web import make_blueprint
+
+F = t.TypeVar("F", bound=cabc.Callable[..., t.Any])
+Engine = sa.Engine | cabc.Callable[[], sa.Engine]
+
+_apps: weakref.WeakSet[Flask] = weakref.WeakSet()
+
+
+class FlaskDurable:
+    """Makes views durable. One object serves several apps.
+
+    :param app: call :meth:`init_app` with this app
+    :param engine: an engine, or a function that gives one in the app's
+        context: the journal then lives in its database, with a pool of its own
+    """
+
+    def __init__(self, app: Flask | None = None, *, engine: Engine | None = None):
+        self._engine = engine
+        self._hooks = Hooks()
+
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Set the extension up on an app, by its config's ``DURABLE_`` keys.
+
+        :raises RuntimeError: if that was done before
+        :raises ConfigError: if a setting is wrong
+        """
+        if "durable" in app.extensions:
+            raise RuntimeError(
+                "FlaskDurable is set up on this app already: call init_app once,"
+                " and import the object where you need it."
+            )
+
+        config = Config.from_mapping(app.config)
+        app.extensions["durable"] = State(config, self._hooks)
+        _engines[app] = self._engine
+        _apps.add(app)
+        app.register_blueprint(make_blueprint(config.url_prefix))
+        app.cli.add_command(durable_cli)
+        app.url_value_preprocessor(_on_request)
+        app.teardown_request(_on_teardown)
+
+    @t.overload
+    def endpoint(self, view: F, /) -> F: ...
+
+    @t.overload
+    def endpoint(
+        self,
+        /,
+        *,
+        retry: Retry | None = None,
+        pending: t.Literal["accepted", "redirect"] | None = None,
+        max_request_bytes: int | None = None,
+    ) -> cabc.Callable[[F], F]: ...
+
+    def endpoint(self, view: F | None = None, /, **options: t.Any) -> t.Any:
+        """Make a view durable; put it under the route.
+
+        :param retry: the policy of the view's steps, else ``DURABLE_RETRY``
+        :param pending: how a client hears of a suspension: ``"accepted"`` (202)
+            or ``"redirect"`` (303), else by its ``Accept`` header
+        :param max_request_bytes: limit of the request's body, else
+            ``DURABLE_MAX_REQUEST_BYTES``
+        """
+        chosen = _options(options)
+
+        def decorate(view: F) -> F:
+            @functools.wraps(view)
+            def durable_view(*args: t.Any, **kwargs: t.Any) -> t.Any:
+                return serve(chosen, view, args, kwargs)
+
+            setattr(durable_view, MARK, chosen)
+            return t.cast(F, durable_view)
+
+        return decorate if view is None else decorate(view)
+
+    def identity(self, function: F) -> F:
+        """Register what tells whose execution a request begins.
+
+        Its value (JSON) is stored with the execution; a replay's hooks read it
+        from ``durable_replay().identity``.
+        """
+        self._hooks.identity = function
+        return function
+
+    def start_dispatcher(self, app: Flask) -> None:
+        """Begin to replay due executions in threads of this process now.
+
+        Without this they start with the app's first request.
+        """
+        _start(app)
+
+
+def start_all() -> None:
+    """Start the dispatchers of all durable apps of this process."""
+    for app in list(_apps):
+        _start(app)
+
+
+_engines: weakref.WeakKeyDictionary[Flask, Engine | None] = weakref.WeakKeyDictionary()
+
+
+def _start(app: Flask) -> None:
+    state = get_state(app)
+    _open(app, state)
+    state.start(lambda: ThreadDispatcher(app))
+
+
+def _on_request(endpoint: str | None, values: dict[str, t.Any] | None) -> None:
+    """Before any hook: open the journal, start the threads, capture."""
+    app = t.cast(Flask, t.cast(t.Any, current_app)._get_current_object())
+    state = get_state(app)
+
+    if not state.is_open:
+        _open(app, state)
+
+    if state.dispatcher is None and not app.testing:
+        _start(app)
+
+    arrive(app)
+
+
+def _on_teardown(error: BaseException | None) -> None:
+    """After all: end an execution whose error nothing has answered."""
+    call = request.environ.get(KEY)
+    scope = current_scope.get()
+
+    if isinstance(call, Call) and (scope is None or not scope.is_branch):
+        call.tear_down()
+
+
+def _open(app: Flask, state: State) -> None:
+    state.open(lambda: _database(app, state), threads=not app.testing)
+
+
+def _database(app: Flask, state: State) -> Database:
+    engine = _engines.get(app)
+
+    if engine is not None:
+        if not isinstance(engine, sa.Engine):
+            with app.app_context():
+                engine = engine()
+
+        return Database.beside(engine)
+
+    return Database.open(state.config.database_url or _default_url(app))
+
+
+def _default_url(app: Flask) -> str:
+    """Name a file in the instance folder, or a temporary one while testing."""
+    folder = pathlib.Path(app.instance_path)
+
+    if app.testing:
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="flask_durable-"))
+
+    os.makedirs(folder, exist_ok=True)
+    return f"sqlite:///{folder / 'durable.sqlite3'}"
+
+
+def _options(options: dict[str, t.Any]) -> Options:
+    chosen = Options(**options)
+
+    if chosen.pending not in (None, "accepted", "redirect"):
+        raise ValueError(
+            f'pending is "accepted" or "redirect", not {chosen.pending!r}.'
+        )
+
+    return chosen

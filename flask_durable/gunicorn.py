@@ -1,0 +1,30 @@
+"""Server hooks: ``gunicorn -c python:flask_durable.gunicorn app:app``.
+
+They start the dispatcher of every durable app in each worker, before any
+request comes, and hand leases back when a worker exits. A configuration file
+of your own can take them over::
+
+    from flask_durable.gunicorn import post_worker_init, worker_exit
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from .extension import start_all
+from .state import all_states
+
+EXIT_GRACE = 25.0
+"""Seconds that an exiting worker waits for replays in hand; gunicorn's own
+``graceful_timeout`` of 30 s is the bound."""
+
+
+def post_worker_init(worker: t.Any) -> None:
+    """Start the dispatchers once the worker has loaded its app."""
+    start_all()
+
+
+def worker_exit(server: t.Any, worker: t.Any) -> None:
+    """Finish what is in hand and hand back the rest."""
+    for state in all_states():
+        state.stop(EXIT_GRACE)

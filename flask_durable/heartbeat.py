@@ -1,0 +1,202 @@
+"""One thread that renews the leases of all attempts of this process.
+
+It also shows steps that run for long, and hands back what ended oddly.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+
+from . import clock
+from .errors import JournalLostError
+from .errors import JournalUnavailable
+from .errors import LeaseLostError
+from .owner import current_owner
+from .records import StepRecord
+from .recovery import release_all
+from .store import OUTAGE_PATIENCE
+from .store import Store
+from .threads import Bell
+from .threads import start_native_thread
+from .upkeep import Upkeep
+
+logger = logging.getLogger(__name__)
+
+TICK = 0.1
+"""Seconds between looks while attempts run."""
+
+IDLE = 5.0
+"""The same while none does."""
+
+SLOW_STEP = 0.2
+"""Seconds after which a step that still runs is shown as running."""
+
+
+@dataclasses.dataclass(eq=False)
+class Lease:
+    """The right to run one attempt, and the tries it has under way."""
+
+    execution_id: str
+    attempt: int
+    expires_at: float
+    """By the boot clock; counted from before the statement was sent."""
+    pid: int = dataclasses.field(default_factory=os.getpid)
+    lost: bool = False
+    tries: dict[str, StepRecord] = dataclasses.field(default_factory=dict)
+    """Running marks by step; each leaves when its try ends or it is written."""
+    began: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+class Heartbeat:
+    """Keeps the leases of one app in one process.
+
+    :param store: a store with connections of its own
+    :param seconds: length of a lease
+    :param threaded: whether a thread does it; else the attempts look themselves
+    """
+
+    def __init__(self, store: Store, seconds: float, threaded: bool = True) -> None:
+        self.seconds = seconds
+        self._store = store
+        self._upkeep = Upkeep(store)
+        self._threaded = threaded
+        self._leases: dict[int, Lease] = {}
+        self._abandoned: set[str] = set()
+        self._bell = Bell()
+        self._running = False
+        self._stopped = False
+
+    def lease(self, execution_id: str, attempt: int, since: float) -> Lease:
+        """Begin to renew an attempt's lease.
+
+        :param since: from when the lease counts, by the boot clock
+        """
+        lease = Lease(execution_id, attempt, since + self.seconds)
+        self._leases[id(lease)] = lease
+
+        if self._threaded and not self._running:
+            self._running = True
+            start_native_thread(self._run, "flask_durable.heartbeat")
+
+        self._bell.ring()
+        return lease
+
+    def end(self, lease: Lease) -> None:
+        """Stop renewing: the attempt is over."""
+        self._leases.pop(id(lease), None)
+
+    def abandon(self, lease: Lease) -> None:
+        """Stop renewing an attempt whose row still says that it runs."""
+        self.end(lease)
+        self.abandon_id(lease.execution_id)
+
+    def abandon_id(self, execution_id: str) -> None:
+        """Hand back what this process may be said to run, and does not."""
+        self._abandoned.add(execution_id)
+        self._bell.ring()
+
+    def holds(self, execution_id: str) -> bool:
+        """Tell whether an attempt of this execution is alive in this process."""
+        leases = list(self._leases.values())
+        return any(lease.execution_id == execution_id for lease in leases)
+
+    def ensure(self, lease: Lease) -> None:
+        """Make sure that the lease is still held.
+
+        :raises LeaseLostError: if another attempt took over
+        :raises JournalLostError: if nobody can tell for too long
+        """
+        if lease.lost or lease.pid != os.getpid():
+            raise _lost(lease)
+
+        if clock.boottime() < lease.expires_at:
+            return
+
+        try:
+            self._store.database.run(lambda _: None, OUTAGE_PATIENCE)
+            self._renew([lease])
+        except JournalUnavailable as error:
+            raise JournalLostError(str(error)) from error
+
+        if lease.lost:
+            raise _lost(lease)
+
+    def stop(self) -> None:
+        """Stop renewing, and hand back what is still held."""
+        self._stopped = True
+        self._bell.ring()
+        left = {lease.execution_id for lease in self._leases.values()}
+        self._abandoned |= left
+
+        for lease in list(self._leases.values()):
+            lease.lost = True
+            self.end(lease)
+
+        try:
+            self._hand_back(crashed=False)
+        except JournalUnavailable as error:
+            logger.warning("Leases were not handed back: %s", error)
+
+    def _run(self) -> None:
+        while not self._stopped:
+            self._bell.wait(TICK if self._leases or self._abandoned else IDLE)
+
+            try:
+                self.tick()
+            except JournalUnavailable:
+                self._bell.wait(1.0)
+            except Exception:
+                logger.exception("The heartbeat failed and goes on.")
+                self._bell.wait(1.0)
+
+    def tick(self) -> None:
+        """Do what is due now."""
+        leases = [lease for lease in list(self._leases.values()) if not lease.lost]
+        latest = clock.boottime() + self.seconds * 2 / 3
+
+        if any(lease.expires_at < latest for lease in leases):
+            self._renew(leases)
+
+        if self._abandoned:
+            self._hand_back(crashed=True)
+
+        for lease in leases:
+            self._show_slow_steps(lease)
+
+    def _renew(self, leases: list[Lease]) -> None:
+        since = clock.boottime()
+        ids = sorted({lease.execution_id for lease in leases})
+        alive = self._upkeep.renew(current_owner(), ids, self.seconds)
+
+        for lease in leases:
+            if alive.get(lease.execution_id) == lease.attempt:
+                lease.expires_at = since + self.seconds
+            elif id(lease) in self._leases:
+                # One that ended meanwhile is no loss: its row says so itself.
+                lease.lost = True
+
+    def _hand_back(self, crashed: bool) -> None:
+        left = set(self._abandoned)
+
+        if left:
+            release_all(self._upkeep, current_owner(), left, crashed)
+            self._abandoned -= left
+
+    def _show_slow_steps(self, lease: Lease) -> None:
+        late = clock.boottime() - SLOW_STEP
+
+        for name, began in list(lease.began.items()):
+            step = lease.tries.get(name)
+
+            if step is not None and began < late:
+                lease.began.pop(name, None)
+                self._store.mark_running(lease.execution_id, lease.attempt, step)
+
+
+def _lost(lease: Lease) -> LeaseLostError:
+    return LeaseLostError(
+        f"Attempt {lease.attempt} of execution {lease.execution_id} ends:"
+        " it no longer holds its lease."
+    )

@@ -1,0 +1,30 @@
+"""The one maker of ids."""
+
+from __future__ import annotations
+
+import secrets
+import time
+import uuid
+
+
+def new_id() -> str:
+    """Make an execution's id: a UUID of version 7 (RFC 9562, section 5.7).
+
+    Ids of later executions sort after those of earlier ones, to the
+    millisecond.
+    """
+    milliseconds = time.time_ns() // 1_000_000
+    value = (milliseconds & (2**48 - 1)) << 80 | secrets.randbits(80)
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return str(uuid.UUID(int=value))
+
+
+def new_nonce() -> str:
+    """Make the mark by which a write knows itself again."""
+    return secrets.token_hex(8)
+
+
+def idempotency_key(execution: str, step: str) -> str:
+    """Derive the key that each try of one step of one execution shares."""
+    return str(uuid.uuid5(uuid.UUID(execution), step))

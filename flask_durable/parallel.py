@@ -1,0 +1,141 @@
+"""Branches of a view in threads, each with its own Flask context."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import contextvars
+import itertools
+import threading
+import typing as t
+
+from flask import copy_current_request_context
+
+from .attempt import current_scope
+from .attempt import Scope
+from .awaiting import resolve
+from .errors import LeaseLostError
+from .errors import Suspended
+
+MAX_THREADS = 128
+"""Threads of all parallel calls of a process; what is over runs in its caller."""
+
+_free_threads = threading.Semaphore(MAX_THREADS)
+
+Branch = cabc.Callable[[], t.Any]
+
+
+class Ran:
+    """How a branch ended."""
+
+    def __init__(self, value: t.Any = None, error: BaseException | None = None) -> None:
+        self.value = value
+        self.error = error
+
+
+def run_branches(
+    scope: Scope, branches: cabc.Sequence[Branch], max_workers: int
+) -> list[Ran]:
+    """Run branches at once and wait until every one has ended.
+
+    The calling thread takes part, so that a nested call never waits for
+    threads that others hold.
+
+    :raises LeaseLostError: if the attempt may not go on
+    :raises Suspended: if a branch is suspended, at the earliest wake time
+    """
+    results: list[Ran | None] = [None] * len(branches)
+    scopes = [scope.fork() for _ in branches]
+    runners = [_isolated(each, fork) for each, fork in zip(branches, scopes, strict=True)]
+    queue = itertools.count()
+
+    def work() -> None:
+        while (index := next(queue)) < len(runners):
+            results[index] = runners[index]()
+
+    helpers = _start_helpers(work, min(max_workers, len(branches)) - 1)
+    work()
+
+    for helper in helpers:
+        helper.join()
+
+    scope.join(scopes)
+    ended = [t.cast(Ran, result) for result in results]
+    _leave_if_not_done(scope, scopes, ended)
+    return ended
+
+
+def _start_helpers(work: Branch, count: int) -> list[threading.Thread]:
+    helpers: list[threading.Thread] = []
+
+    def help_out() -> None:
+        try:
+            work()
+        finally:
+            _free_threads.release()
+
+    while len(helpers) < count and _free_threads.acquire(blocking=False):
+        thread = threading.Thread(target=help_out, name="flask_durable.branch")
+        thread.daemon = True
+        thread.start()
+        helpers.append(thread)
+
+    return helpers
+
+
+def _isolated(branch: Branch, scope: Scope) -> cabc.Callable[[], Ran]:
+    """Give a branch a copy of the request's context, with a new ``g``.
+
+    Flask's own contexts are left out of the copied variables: a context that
+    is found active would be shared, and with it the session of an ORM.
+    """
+    context = contextvars.Context()
+
+    for variable, value in contextvars.copy_context().items():
+        if type(value).__module__ != "flask.ctx":
+            context.run(variable.set, value)
+
+    context.run(current_scope.set, scope)
+    copied = copy_current_request_context(lambda: resolve(branch()))
+
+    def run() -> Ran:
+        try:
+            return Ran(context.run(copied))
+        except BaseException as error:
+            return Ran(error=error)
+
+    return run
+
+
+def _leave_if_not_done(
+    scope: Scope, scopes: cabc.Sequence[Scope], ended: cabc.Sequence[Ran]
+) -> None:
+    suspended = [each.suspended for each in scopes if each.suspended]
+
+    for ran in ended:
+        if isinstance(ran.error, LeaseLostError):
+            raise ran.error
+
+        if isinstance(ran.error, Suspended):
+            suspended.append(ran.error)
+        elif ran.error is not None and not isinstance(ran.error, Exception):
+            raise ran.error
+
+    if suspended:
+        raise scope.suspend(min(each.wake_at for each in suspended))
+
+
+def results_of(ended: cabc.Iterable[Ran], return_exceptions: bool) -> list[t.Any]:
+    """Give the branches' values in order.
+
+    :param return_exceptions: give exceptions in their places, else raise the
+        first
+    """
+    values = []
+
+    for ran in ended:
+        if ran.error is not None and not return_exceptions:
+            raise ran.error
+
+        values.append(ran.value if ran.error is None else ran.error)
+
+    return values

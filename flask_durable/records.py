@@ -1,0 +1,146 @@
+"""What the store takes and gives: frozen records, times in seconds."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import traceback
+import typing as t
+
+ExecutionStatus = t.Literal[
+    "pending", "running", "suspended", "completed", "failed", "cancelled"
+]
+StepStatus = t.Literal[
+    "running", "retrying", "sleeping", "waiting", "completed", "failed", "interrupted"
+]
+
+ENDED = frozenset({"completed", "failed", "cancelled"})
+"""Statuses of an execution that nothing follows."""
+
+OUTCOMES = frozenset({"completed", "failed", "interrupted"})
+"""Statuses of a step that nothing follows; the others are marks."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """A captured request: its head and the headers to erase, encoded."""
+
+    head: bytes
+    secrets: bytes | None
+    body: bytes
+    digest: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ResponseRecord:
+    """A stored response: its encoded head; no body if that was too big."""
+
+    head: bytes
+    body: bytes | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StepRecord:
+    """A line of the journal."""
+
+    id: str
+    kind: str
+    status: StepStatus
+    tries: int
+    position: int
+    attempt: int
+    started_at: float
+    finished_at: float | None = None
+    wake_at: float | None = None
+    error_type: str | None = None
+    error: bytes | None = None
+    output: bytes | None = None
+
+    @property
+    def is_outcome(self) -> bool:
+        """Tell whether this is final."""
+        return self.status in OUTCOMES
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Execution:
+    """An execution without its request and response."""
+
+    id: str
+    endpoint: str
+    status: ExecutionStatus
+    attempt: int
+    owner: str | None
+    ready_at: float | None
+    created_at: float
+    finished_at: float | None
+    crashes: int
+    errors: int
+    rejections: int
+    error: bytes | None
+    now: float
+    """The database's clock when this was read."""
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether nothing follows."""
+        return self.status in ENDED
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Due:
+    """An execution that the sweeper found to need a look."""
+
+    id: str
+    status: ExecutionStatus
+    attempt: int
+    owner: str | None
+    looks: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Held:
+    """A running attempt as those see it who may take it from its owner."""
+
+    id: str
+    attempt: int
+    ready_at: float
+    crashes: int
+    progressed: bool
+    """Whether this attempt committed an outcome."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a step or an execution failed, as the journal keeps it."""
+
+    type: str
+    message: str
+    traceback: str = ""
+    http: list[t.Any] | None = None
+    """Status, headers and body of an HTTP error's own answer."""
+
+    @classmethod
+    def of(cls, error: BaseException, http: list[t.Any] | None = None) -> Failure:
+        """Describe an exception."""
+        lines = traceback.format_exception(error)
+        return cls(qualified_name(error), str(error), "".join(lines), http)
+
+    def encode(self) -> bytes:
+        """Give the failure's JSON."""
+        return json.dumps(dataclasses.asdict(self)).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Failure:
+        """Read a failure's JSON."""
+        return cls(**json.loads(data))
+
+
+def qualified_name(error: BaseException) -> str:
+    """Name an exception's class as it would be imported."""
+    cls = type(error)
+
+    if cls.__module__ == "builtins":
+        return cls.__qualname__
+
+    return f"{cls.__module__}.{cls.__qualname__}"

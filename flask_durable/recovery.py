@@ -1,0 +1,72 @@
+"""Take attempts from owners that can't go on."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import logging
+
+from .errors import AttemptCrashed
+from .records import Failure
+from .records import Held
+from .upkeep import Upkeep
+
+logger = logging.getLogger(__name__)
+
+MAX_CRASHES = 10
+"""Crashes in a row without a new outcome that end an execution as failed."""
+
+MAX_BACKOFF = 60.0
+"""Longest wait before an execution that crashes is tried again, in seconds."""
+
+
+def release_all(
+    upkeep: Upkeep,
+    owner: str,
+    only: cabc.Container[str] | None = None,
+    crashed: bool = True,
+) -> int:
+    """Make what an owner was running ready for the next attempt.
+
+    :param only: ids of the executions to release, else all
+    :param crashed: whether it counts as a crash
+    :return: how many were released
+    """
+    released = 0
+
+    for held in upkeep.held(owner):
+        if only is None or held.id in only:
+            released += _release(upkeep, held, owner, crashed)
+
+    return released
+
+
+def _release(upkeep: Upkeep, held: Held, owner: str, crashed: bool) -> bool:
+    crashes = 0 if held.progressed else held.crashes + crashed
+
+    if crashes >= MAX_CRASHES:
+        return _give_up(upkeep, held, owner, crashes)
+
+    released = upkeep.release(held, owner, crashes, backoff(crashes))
+
+    if released and crashed:
+        logger.warning(
+            "Attempt %d of execution %s lost its process; the next one goes on.",
+            held.attempt,
+            held.id,
+        )
+
+    return released
+
+
+def _give_up(upkeep: Upkeep, held: Held, owner: str, crashes: int) -> bool:
+    error = AttemptCrashed(
+        f"Its process died {crashes} times running without a new outcome,"
+        f" last in attempt {held.attempt}."
+    )
+    logger.error("Execution %s failed: %s", held.id, error)
+    return upkeep.give_up(held, owner, crashes, Failure.of(error).encode())
+
+
+def backoff(times: int) -> float:
+    """Give the seconds to wait after something failed so often: 0, 1, 2, 4 …"""
+    return 0.0 if times < 2 else min(MAX_BACKOFF, 2.0 ** (times - 2))

@@ -1,0 +1,80 @@
+"""When a failed try is tried again."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import dataclasses
+import random
+
+from .errors import NonRetryableError
+from .errors import RetryAfterError
+
+RetryOn = (
+    type[BaseException]
+    | tuple[type[BaseException], ...]
+    | cabc.Callable[[Exception], bool]
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Retry:
+    """How often, and with which delays, something that failed is tried again.
+
+    The delay before try ``n + 1`` is ``initial * factor ** (n - 1)``, at most
+    ``maximum``, more or less by up to the share ``jitter``.
+
+    :param max_attempts: tries in all, the first one included
+    :param initial: delay before the second try, in seconds
+    :param factor: by how much each delay is longer than the one before
+    :param maximum: longest delay, in seconds
+    :param jitter: share of the delay by which it varies at random, 0 to 1
+    :param on: which exceptions are worth another try: a class, a tuple of
+        classes, or a function that gets the exception
+    """
+
+    max_attempts: int = 5
+    initial: float = 0.5
+    factor: float = 4.0
+    maximum: float = 300.0
+    jitter: float = 0.1
+    on: RetryOn = Exception
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.max_attempts, int) or self.max_attempts < 1:
+            raise ValueError("max_attempts must be a whole number of at least 1")
+
+        for name in ("initial", "factor", "maximum", "jitter"):
+            value = getattr(self, name)
+
+            if not isinstance(value, int | float) or value < 0:
+                raise ValueError(f"{name} must be a number of at least 0")
+
+        if self.jitter > 1:
+            raise ValueError("jitter must be a share from 0 to 1")
+
+    def allows(self, error: Exception, tries: int) -> bool:
+        """Tell whether there is another try after this many failed."""
+        if isinstance(error, NonRetryableError) or tries >= self.max_attempts:
+            return False
+
+        if isinstance(error, RetryAfterError):
+            return True
+
+        if isinstance(self.on, type | tuple):
+            return isinstance(error, self.on)
+
+        return bool(self.on(error))
+
+    def delay(self, error: Exception, tries: int) -> float:
+        """Give the seconds to wait after this many tries failed."""
+        try:
+            delay = min(self.maximum, self.initial * self.factor ** (tries - 1))
+        except OverflowError:
+            delay = self.maximum
+
+        delay *= 1 + random.uniform(-self.jitter, self.jitter)
+
+        if isinstance(error, RetryAfterError):
+            return max(delay, error.seconds)
+
+        return delay

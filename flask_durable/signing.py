@@ -1,0 +1,99 @@
+"""Signed tokens: links for watchers and tickets for replays."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import typing as t
+
+from flask import Flask
+from itsdangerous import BadSignature
+from itsdangerous import Signer
+from itsdangerous import URLSafeSerializer
+
+from . import clock
+
+TICKET_AGE = 600.0
+"""Seconds for which a ticket is good."""
+
+TICKET_SKEW = 60.0
+"""Seconds by which another machine's clock may be behind."""
+
+
+def sign_link(app: Flask, execution_id: str) -> str:
+    """Make the token by which an execution may be watched."""
+    return _signer(app, "watch").sign(execution_id).decode()
+
+
+def read_link(app: Flask, token: str) -> str | None:
+    """Give the execution's id, if the token is ours."""
+    try:
+        return _signer(app, "watch").unsign(token).decode()
+    except (BadSignature, UnicodeDecodeError):
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Ticket:
+    """The right to begin one attempt of one execution with one request."""
+
+    execution_id: str
+    attempt: int
+    digest: str
+
+
+def sign_ticket(app: Flask, ticket: Ticket) -> str:
+    """Make the value of the ``Durable-Replay`` header."""
+    values = [ticket.execution_id, ticket.attempt, ticket.digest, clock.now()]
+    return t.cast(str, _serializer(app).dumps(values))
+
+
+def read_ticket(app: Flask, value: str) -> Ticket | str:
+    """Give the ticket, or a sentence that says why it is no good."""
+    try:
+        *fields, made_at = _serializer(app).loads(value)
+    except BadSignature:
+        return "its signature is not ours"
+
+    if not -TICKET_SKEW <= clock.now() - made_at <= TICKET_AGE:
+        return "it has expired"
+
+    return Ticket(*fields)
+
+
+def check_secret_key(app: Flask) -> None:
+    """Make sure that the app can sign.
+
+    :raises RuntimeError: if it has no secret key
+    """
+    if not app.secret_key:
+        raise RuntimeError(
+            "Durable endpoints sign links and replays, and this app has no"
+            " SECRET_KEY. Make one with\n\n"
+            "    python -c 'import secrets; print(secrets.token_hex())'\n\n"
+            "and set it as app.secret_key, the same in every process."
+        )
+
+
+def _keys(app: Flask) -> list[t.Any]:
+    """List the keys, oldest first, as itsdangerous wants them."""
+    check_secret_key(app)
+    return [*reversed(app.config.get("SECRET_KEY_FALLBACKS") or []), app.secret_key]
+
+
+def _signer(app: Flask, purpose: str) -> Signer:
+    return Signer(_keys(app), **_options(purpose))
+
+
+def _serializer(app: Flask) -> URLSafeSerializer:
+    options = _options("replay")
+    salt = options.pop("salt")
+    return URLSafeSerializer(_keys(app), salt=salt, signer_kwargs=options)
+
+
+def _options(purpose: str) -> dict[str, t.Any]:
+    return {
+        "salt": f"flask_durable.{purpose}".encode(),
+        "key_derivation": "hmac",
+        "digest_method": hashlib.sha256,
+    }

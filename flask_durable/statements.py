@@ -1,0 +1,229 @@
+"""The journal's statements. Parameters are the names given to ``param``."""
+
+from __future__ import annotations
+
+import typing as t
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import sqlite
+
+from .database import Database
+from .database import db_now
+from .database import param
+from .tables import executions as e
+from .tables import steps as s
+
+
+def constant(value: str) -> sa.ColumnElement[str]:
+    """A constant in the statement's text, as partial indexes need it."""
+    return sa.literal_column(f"'{value}'", sa.Text())
+
+
+RUNNING = constant("running")
+MARKS = tuple(map(constant, ("running", "retrying", "sleeping", "waiting")))
+CLAIMABLE = (constant("pending"), constant("suspended"))
+
+EXECUTION_COLUMNS = (
+    e.c.id,
+    e.c.endpoint,
+    e.c.status,
+    e.c.attempt,
+    e.c.owner,
+    e.c.ready_at,
+    e.c.created_at,
+    e.c.finished_at,
+    e.c.crashes,
+    e.c.errors,
+    e.c.rejections,
+    e.c.error,
+    db_now().label("now"),
+)
+
+STEP_COLUMNS = (
+    s.c.id,
+    s.c.kind,
+    s.c.status,
+    s.c.tries,
+    s.c.position,
+    s.c.attempt,
+    s.c.started_at,
+    s.c.finished_at,
+    s.c.wake_at,
+    s.c.error_type,
+)
+
+
+def column_param(column: sa.Column[t.Any]) -> sa.ColumnElement[t.Any]:
+    """A parameter of a column's name and type."""
+    return param(column.name, column.type)
+
+
+def mine() -> sa.ColumnElement[bool]:
+    """The fence: this attempt still is the execution's running one."""
+    return sa.and_(
+        e.c.id == param("execution_id", sa.Text()),
+        e.c.attempt == param("attempt", sa.Integer()),
+        e.c.status == RUNNING,
+    )
+
+
+class Statements:
+    """All statements, compiled for one database."""
+
+    def __init__(self, database: Database) -> None:
+        prepare = database.prepare
+        insert = sqlite.insert if database.sqlite else postgresql.insert
+        self.begin = prepare(_begin())
+        self.claim = prepare(_claim())
+        self.record = prepare(_record(insert))
+        self.mark_running = prepare(_mark_running(insert))
+        self.suspend = prepare(_suspend())
+        self.finish = prepare(_finish())
+        self.nonce = prepare(
+            sa.select(e.c.nonce).where(e.c.id == param("execution_id", sa.Text()))
+        )
+        self.step_nonce = prepare(
+            sa.select(s.c.nonce).where(
+                s.c.execution_id == param("execution_id", sa.Text()),
+                s.c.id == param("id", sa.Text()),
+            )
+        )
+        self.journal = prepare(_steps(s.c.error, s.c.output).order_by(s.c.position))
+        self.newest_steps = prepare(
+            _steps().order_by(s.c.position.desc()).limit(param("limit", sa.Integer()))
+        )
+        self.execution = prepare(_by_id(*EXECUTION_COLUMNS))
+        self.identity = prepare(_by_id(e.c.identity))
+        self.request = prepare(_by_id(e.c.request, e.c.secrets, e.c.body, e.c.digest))
+        self.response = prepare(_by_id(e.c.response, e.c.response_body))
+
+
+def _by_id(*columns: sa.ColumnElement[t.Any]) -> sa.Select[t.Any]:
+    return sa.select(*columns).where(e.c.id == param("execution_id", sa.Text()))
+
+
+def _steps(*more: sa.Column[t.Any]) -> sa.Select[t.Any]:
+    return sa.select(*STEP_COLUMNS, *more).where(
+        s.c.execution_id == param("execution_id", sa.Text())
+    )
+
+
+def _begin() -> sa.Insert:
+    end = db_now() + param("lease", sa.Double())
+    given = (e.c.id, e.c.endpoint, e.c.owner, e.c.nonce, e.c.digest)
+    blobs = (e.c.identity, e.c.request, e.c.secrets, e.c.body)
+    return (
+        e.insert()
+        .values({column: column_param(column) for column in (*given, *blobs)})
+        .values(status=RUNNING, attempt=1, ready_at=end, due_at=end)
+        .values(created_at=db_now())
+        .values(looks=0, crashes=0, errors=0, rejections=0, refusals=0)
+        .returning(e.c.created_at)
+    )
+
+
+def _claim() -> sa.Update:
+    end = db_now() + param("lease", sa.Double())
+    return (
+        e.update()
+        .where(
+            e.c.id == param("execution_id", sa.Text()),
+            e.c.attempt == param("attempt", sa.Integer()) - 1,
+            e.c.status.in_(CLAIMABLE),
+            e.c.ready_at <= db_now(),
+        )
+        .values(
+            status=RUNNING,
+            attempt=e.c.attempt + 1,
+            owner=column_param(e.c.owner),
+            nonce=column_param(e.c.nonce),
+            ready_at=end,
+            due_at=end,
+            looks=0,
+            rejections=0,
+            refusals=0,
+        )
+        .returning(*EXECUTION_COLUMNS)
+    )
+
+
+def _record(insert: t.Any) -> t.Any:
+    """Write an outcome or a mark under the fence; outcomes are never changed.
+
+    ``FOR SHARE`` makes a claim that is committing and this write wait for each
+    other; without it a stale attempt's outcome can land after the claim.
+    """
+    names = [c for c in s.c if c.name not in ("execution_id", "attempt")]
+    source = sa.select(e.c.id, e.c.attempt, *map(column_param, names)).where(mine())
+    statement = insert(s).from_select(
+        ["execution_id", "attempt", *(c.name for c in names)],
+        source.with_for_update(read=True),
+    )
+    kept = ("execution_id", "id", "position", "started_at")
+    return statement.on_conflict_do_update(
+        index_elements=[s.c.execution_id, s.c.id],
+        set_={c.name: statement.excluded[c.name] for c in s.c if c.name not in kept},
+        where=s.c.status.in_(MARKS),
+    ).returning(s.c.id)
+
+
+def _mark_running(insert: t.Any) -> t.Any:
+    """Show a step that runs for long, unless its try has ended by now."""
+    names = (s.c.id, s.c.kind, s.c.tries, s.c.position, s.c.nonce, s.c.started_at)
+    source = sa.select(e.c.id, e.c.attempt, RUNNING, *map(column_param, names)).where(
+        mine()
+    )
+    statement = insert(s).from_select(
+        ["execution_id", "attempt", "status", *(c.name for c in names)],
+        source.with_for_update(read=True),
+    )
+    changed = ("attempt", "status", "tries", "nonce")
+    return statement.on_conflict_do_update(
+        index_elements=[s.c.execution_id, s.c.id],
+        set_={name: statement.excluded[name] for name in changed},
+        where=sa.and_(
+            s.c.status.in_((RUNNING, constant("retrying"))),
+            s.c.tries
+            < statement.excluded.tries + sa.case((s.c.status == RUNNING, 1), else_=0),
+        ),
+    ).returning(s.c.id)
+
+
+def _suspend() -> sa.Update:
+    return (
+        e.update()
+        .where(mine())
+        .values(
+            status=constant("suspended"),
+            nonce=column_param(e.c.nonce),
+            ready_at=column_param(e.c.ready_at),
+            due_at=column_param(e.c.ready_at),
+            errors=column_param(e.c.errors),
+            error=column_param(e.c.error),
+            crashes=0,
+        )
+        .returning(e.c.id)
+    )
+
+
+def ended() -> dict[str, t.Any]:
+    return {
+        "nonce": column_param(e.c.nonce),
+        "finished_at": db_now(),
+        "ready_at": None,
+        "due_at": None,
+        "secrets": None,
+        "error": column_param(e.c.error),
+        "response": column_param(e.c.response),
+        "response_body": column_param(e.c.response_body),
+    }
+
+
+def _finish() -> sa.Update:
+    return (
+        e.update()
+        .where(mine())
+        .values(status=column_param(e.c.status), **ended())
+        .returning(e.c.id)
+    )

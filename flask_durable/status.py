@@ -1,0 +1,132 @@
+"""What watchers are told: links, the status document, ``202 Accepted``."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import math
+import typing as t
+
+from flask import current_app
+from flask import json
+from flask import Request
+from flask import url_for
+from werkzeug.wrappers import Response
+
+from . import clock
+from .records import Execution
+from .records import StepRecord
+from .signing import sign_link
+
+MAX_STEPS = 100
+"""Steps in a status document, the newest ones."""
+
+_WAITS = {"sleeping": "sleep", "retrying": "retry"}
+
+
+def status_url(execution_id: str) -> str:
+    """Give the absolute link to an execution's status document."""
+    return _url("status", execution_id)
+
+
+def response_url(execution_id: str) -> str:
+    """Give the absolute link to an execution's final response."""
+    return _url("response", execution_id)
+
+
+def _url(view: str, execution_id: str) -> str:
+    app = t.cast(t.Any, current_app)._get_current_object()
+    token = sign_link(app, execution_id)
+    return url_for(f"durable.{view}", token=token, _external=True)
+
+
+def status_document(
+    execution: Execution, steps: cabc.Sequence[StepRecord]
+) -> dict[str, t.Any]:
+    """Describe an execution to whoever holds its link; no outputs are in it."""
+    return {
+        "id": execution.id,
+        "endpoint": execution.endpoint,
+        "status": execution.status,
+        "attempt": execution.attempt,
+        "created_at": clock.isoformat(execution.created_at),
+        "finished_at": clock.isoformat(execution.finished_at),
+        "waiting_for": _waiting_for(execution, steps),
+        "status_url": status_url(execution.id),
+        "response_url": response_url(execution.id),
+        "steps": [_describe(step) for step in steps[-MAX_STEPS:]],
+    }
+
+
+def _describe(step: StepRecord) -> dict[str, t.Any]:
+    return {
+        "id": step.id,
+        "kind": step.kind,
+        "status": step.status,
+        "tries": step.tries,
+        "started_at": clock.isoformat(step.started_at),
+        "finished_at": clock.isoformat(step.finished_at),
+        "error_type": step.error_type,
+    }
+
+
+def _waiting_for(
+    execution: Execution, steps: cabc.Sequence[StepRecord]
+) -> dict[str, t.Any] | None:
+    if execution.status != "suspended":
+        return None
+
+    waiting = [step for step in steps if step.status in _WAITS and step.wake_at]
+
+    if not waiting:
+        until = clock.isoformat(execution.ready_at)
+        return {"kind": "retry", "step": None, "until": until}
+
+    first = min(waiting, key=lambda step: step.wake_at or 0.0)
+    return {
+        "kind": _WAITS[first.status],
+        "step": first.id,
+        "until": clock.isoformat(first.wake_at),
+    }
+
+
+def accepted(
+    execution: Execution, steps: cabc.Sequence[StepRecord], redirect: bool
+) -> Response:
+    """Answer that the execution goes on later.
+
+    :param redirect: send a browser to the final response instead
+    """
+    if redirect:
+        response = Response(status=303)
+        response.location = response_url(execution.id)
+    else:
+        response = document_response(execution, steps, 202)
+        response.location = status_url(execution.id)
+        response.headers["Retry-After"] = str(retry_after(execution))
+
+    return response
+
+
+def document_response(
+    execution: Execution, steps: cabc.Sequence[StepRecord], status: int = 200
+) -> Response:
+    """Make the status document an answer."""
+    body = json.dumps(status_document(execution, steps))
+    response = Response(body + "\n", status, content_type="application/json")
+    response.cache_control.no_store = True
+    return response
+
+
+def retry_after(execution: Execution) -> int:
+    """Give the whole seconds after which it is worth to look again."""
+    if execution.status != "suspended":
+        return 1
+
+    left = (execution.ready_at or execution.now) - execution.now
+    return max(1, math.ceil(left))
+
+
+def prefers_html(request: Request) -> bool:
+    """Tell whether a person with a browser asks."""
+    accept = request.accept_mimetypes
+    return accept["text/html"] > accept["application/json"]

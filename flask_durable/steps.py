@@ -1,0 +1,191 @@
+"""The verbs that a view calls."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import dataclasses
+import datetime as dt
+import functools
+import typing as t
+
+from . import clock
+from .attempt import current_scope
+from .attempt import Scope
+from .parallel import results_of
+from .parallel import run_branches
+from .records import StepRecord
+from .retry import Retry
+from .tries import replay_outcome
+from .tries import run_step
+
+P = t.ParamSpec("P")
+T = t.TypeVar("T")
+Item = t.TypeVar("Item")
+
+OUTSIDE = (
+    "Steps run inside of a durable endpoint: put `@durable.endpoint` under the route"
+    " of the view that calls this. (In a thread of your own there is no current"
+    " execution; use step.parallel or step.map instead.)"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """The steps of the running execution, whichever that is where it is used."""
+
+    _retry: Retry | None = None
+
+    @t.overload
+    def run(
+        self,
+        id: str,
+        fn: cabc.Callable[P, cabc.Coroutine[t.Any, t.Any, T]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T: ...
+
+    @t.overload
+    def run(
+        self, id: str, fn: cabc.Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+
+    def run(
+        self,
+        id: str,
+        fn: cabc.Callable[..., t.Any],
+        /,
+        *args: t.Any,
+        **kwargs: t.Any,
+    ) -> t.Any:
+        """Run a function once, commit what it returns, and give that back.
+
+        In later attempts the committed value is given back without a call.
+
+        :param id: the step's name in this execution, up to 200 characters; the
+            same again in one attempt becomes ``id#2``, ``id#3`` …
+        :param fn: the function; an ``async`` one runs on a loop of its own
+        :raises StepError: if its tries are used up
+        :raises StepOutputError: if its result can't be stored
+        """
+        scope = get_scope()
+        retry = self._retry or scope.attempt.retry
+        return run_step(scope, id, functools.partial(fn, *args, **kwargs), retry)
+
+    def options(self, *, retry: Retry | None = None) -> Steps:
+        """Give the same verbs with other options.
+
+        :param retry: when a failed try is tried again
+        """
+        return dataclasses.replace(self, _retry=retry or self._retry)
+
+    def parallel(
+        self,
+        *branches: cabc.Callable[[], t.Any],
+        max_workers: int = 16,
+        return_exceptions: bool = False,
+    ) -> tuple[t.Any, ...]:
+        """Run functions without arguments at once, and give their results in order.
+
+        Each has its own Flask context and may call any steps. Every branch is
+        finished and recorded before an error or a suspension leaves the call.
+
+        :param max_workers: most branches under way at a time
+        :param return_exceptions: give exceptions in their places instead of
+            raising the first
+        """
+        _check_workers(max_workers)
+        ended = run_branches(get_scope(), branches, max_workers)
+        return tuple(results_of(ended, return_exceptions))
+
+    def map(
+        self,
+        id: str,
+        fn: cabc.Callable[[Item], t.Any],
+        items: cabc.Iterable[Item],
+        /,
+        *,
+        max_workers: int = 16,
+        return_exceptions: bool = False,
+    ) -> list[t.Any]:
+        """Run a function for each item at once, each as a step ``id[0]``, ``id[1]`` …
+
+        :param max_workers: most steps under way at a time
+        :param return_exceptions: give exceptions in their places instead of
+            raising the first
+        """
+        _check_workers(max_workers)
+        branches = [
+            functools.partial(self.run, f"{id}[{index}]", fn, item)
+            for index, item in enumerate(items)
+        ]
+        ended = run_branches(get_scope(), branches, max_workers)
+        return results_of(ended, return_exceptions)
+
+    def sleep(self, id: str, duration: float | dt.timedelta, /) -> None:
+        """Go on after a while; meanwhile no thread is held.
+
+        :param duration: seconds, or a ``timedelta``
+        """
+        seconds = clock.seconds(duration)
+        scope = get_scope()
+        _sleep(scope, id, lambda: scope.attempt.now() + seconds)
+
+    def sleep_until(self, id: str, when: dt.datetime, /) -> None:
+        """Go on at a given time; until then no thread is held.
+
+        :param when: a ``datetime`` with a time zone
+        """
+        if when.tzinfo is None:
+            raise ValueError(
+                f'Step "{id}" sleeps until a time without a time zone: use'
+                " datetime.now(timezone.utc), say."
+            )
+
+        _sleep(get_scope(), id, when.timestamp)
+
+
+def get_scope() -> Scope:
+    """Give the line of calls of the running attempt.
+
+    :raises RuntimeError: outside of a durable endpoint
+    """
+    scope = current_scope.get()
+
+    if scope is None:
+        raise RuntimeError(OUTSIDE)
+
+    return scope
+
+
+def _check_workers(max_workers: int) -> None:
+    if max_workers < 1:
+        raise ValueError(f"max_workers must be at least 1, not {max_workers}.")
+
+
+def _sleep(scope: Scope, step_id: str, until: cabc.Callable[[], float]) -> None:
+    name, found = scope.enter(step_id, "sleep")
+    attempt = scope.attempt
+
+    if found is not None and found.is_outcome:
+        replay_outcome(scope, found)
+        return
+
+    now = attempt.now()
+    step = found or StepRecord(
+        id=name,
+        kind="sleep",
+        status="sleeping",
+        tries=1,
+        position=attempt.next_position(),
+        attempt=attempt.attempt,
+        started_at=now,
+        wake_at=until(),
+    )
+    wake_at = t.cast(float, step.wake_at)
+
+    if wake_at > now:
+        raise scope.suspend(wake_at, None if found else step)
+
+    attempt.ensure_lease()
+    attempt.record(dataclasses.replace(step, status="completed", finished_at=now))

@@ -1,0 +1,125 @@
+"""The loop that looks for due executions and for owners that died."""
+
+from __future__ import annotations
+
+import logging
+
+from . import clock
+from .dispatch import Hands
+from .errors import JournalUnavailable
+from .owner import fate
+from .records import Due
+from .recovery import release_all
+from .state import State
+from .threads import Bell
+
+logger = logging.getLogger(__name__)
+
+POLL = 1.0
+"""Longest time between two looks, in seconds."""
+
+
+class Sweeper:
+    """Finds due executions and hands them on.
+
+    :param hands: who takes them
+    """
+
+    def __init__(self, state: State, hands: Hands) -> None:
+        self._state = state
+        self._hands = hands
+        self._bell = Bell()
+        self._stopped = False
+        self._began = clock.boottime()
+        self._watched_at = 0.0
+        self._awake_at = 0.0
+
+    def run(self) -> None:
+        """Look, again and again, until stopped."""
+        while not self._stopped:
+            try:
+                delay = self.look()
+            except JournalUnavailable as error:
+                logger.warning("%s", error)
+                delay = POLL
+            except Exception:
+                logger.exception("The sweeper failed and goes on.")
+                delay = POLL
+
+            self._awake_at = clock.boottime() + delay
+
+            if delay > 0 and not self._stopped:
+                self._bell.wait(delay)
+
+    def look(self) -> float:
+        """Do what is due, and give the seconds until the next look."""
+        if clock.boottime() - self._watched_at >= POLL:
+            self._watched_at = clock.boottime()
+            self._watch_owners()
+
+        left = self._state.upkeep.next_due()
+
+        if left is None or left > 0:
+            return POLL if left is None else min(POLL, max(left, 0.001))
+
+        free = self._hands.free()
+
+        if free < 1:
+            return POLL
+
+        return 0.0 if self.sweep(free) else POLL / 20
+
+    def sweep(self, limit: int) -> int:
+        """Take up to so many due executions, and give how many there were."""
+        found = self._state.upkeep.sweep(
+            limit, self._hands.patience, self._second_look
+        )
+
+        for due in found:
+            if due.status == "running":
+                self._look_at_lapsed(due)
+            else:
+                self._hands.send(due)
+
+        return len(found)
+
+    def wake(self, delay: float) -> None:
+        """Look sooner, if an execution becomes due before the next look."""
+        if clock.boottime() + delay < self._awake_at or delay <= 0:
+            self._bell.ring()
+
+    def stop(self) -> None:
+        """End the loop."""
+        self._stopped = True
+        self._bell.ring()
+
+    @property
+    def _second_look(self) -> float:
+        return self._state.config.lease / 3 + 1.0
+
+    def _watch_owners(self) -> None:
+        """Release at once what processes of this machine ran that died."""
+        for owner in self._state.upkeep.owners():
+            if fate(owner) == "dead":
+                release_all(self._state.upkeep, owner)
+
+    def _look_at_lapsed(self, due: Due) -> None:
+        """Take over an attempt whose lease ran out, at the second look.
+
+        A process of this machine that lives is never robbed, however late its
+        heartbeat is; nor is anybody right after this process could not reach
+        the database, since then the others could not renew either.
+        """
+        owner = due.owner or ""
+        state = self._state
+
+        if owner == state.owner:
+            if state.heartbeat.holds(due.id):
+                return
+        elif fate(owner) == "alive":
+            return
+
+        if due.looks >= 2 and state.store.database.steady_for(
+            self._second_look, self._began
+        ):
+            release_all(state.upkeep, owner, {due.id})

@@ -1,0 +1,88 @@
+"""The journal's tables and indexes, on SQLite and PostgreSQL alike.
+
+Times are seconds since the epoch, by the database's clock.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+SCHEMA_VERSION = "0001"
+
+metadata = sa.MetaData()
+
+version = sa.Table(
+    "durable_version",
+    metadata,
+    sa.Column("version_num", sa.String(32), primary_key=True),
+)
+
+executions = sa.Table(
+    "durable_executions",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("endpoint", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    # The fencing token: each claim adds one, each write carries it.
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("owner", sa.Text),
+    # Marks the last write, so that one whose answer was lost is known again.
+    sa.Column("nonce", sa.Text, nullable=False),
+    # When an attempt may be claimed, or, of a running one, the lease's end.
+    sa.Column("ready_at", sa.Double),
+    # When somebody must look at it again; empty once it ended.
+    sa.Column("due_at", sa.Double),
+    # How often sweepers saw this lease run out; each renewal begins anew.
+    sa.Column("looks", sa.Integer, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("finished_at", sa.Double),
+    # How often running it lost its process, raised an error outside of steps,
+    # or was turned away by the app; and how often for good reasons.
+    sa.Column("crashes", sa.Integer, nullable=False),
+    sa.Column("errors", sa.Integer, nullable=False),
+    sa.Column("rejections", sa.Integer, nullable=False),
+    sa.Column("refusals", sa.Integer, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("identity", sa.LargeBinary),
+    sa.Column("error", sa.LargeBinary),
+    sa.Column("secrets", sa.LargeBinary),
+    sa.Column("request", sa.LargeBinary, nullable=False),
+    sa.Column("response", sa.LargeBinary),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("response_body", sa.LargeBinary),
+)
+
+sa.Index(
+    "ix_durable_executions_due",
+    executions.c.due_at,
+    postgresql_where=executions.c.due_at.is_not(None),
+    sqlite_where=executions.c.due_at.is_not(None),
+)
+
+_running = executions.c.status == sa.literal_column("'running'")
+sa.Index(
+    "ix_durable_executions_owner",
+    executions.c.owner,
+    postgresql_where=_running,
+    sqlite_where=_running,
+)
+
+steps = sa.Table(
+    "durable_steps",
+    metadata,
+    sa.Column("execution_id", sa.Text, primary_key=True),
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),
+    # The order of calls in the attempt that first recorded the step.
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("nonce", sa.Text, nullable=False),
+    sa.Column("started_at", sa.Double, nullable=False),
+    sa.Column("finished_at", sa.Double),
+    sa.Column("wake_at", sa.Double),
+    sa.Column("error_type", sa.Text),
+    sa.Column("error", sa.LargeBinary),
+    sa.Column("output", sa.LargeBinary),
+)

@@ -1,0 +1,54 @@
+"""Threads of the operating system, also where gevent has patched ``threading``.
+
+A heartbeat that ran as a greenlet would stop whenever a view holds the hub.
+"""
+
+from __future__ import annotations
+
+import _thread
+import collections.abc as cabc
+import sys
+import threading
+import typing as t
+
+
+def start_thread(target: cabc.Callable[[], None], name: str) -> None:
+    """Start a daemon thread: a greenlet where gevent has patched threads."""
+    threading.Thread(target=target, name=name, daemon=True).start()
+
+
+def start_native_thread(target: cabc.Callable[[], None], name: str) -> None:
+    """Start a daemon thread that the operating system schedules."""
+    if _patched() is None:
+        start_thread(target, name)
+    else:
+        _original("start_new_thread")(target, ())
+
+
+class Bell:
+    """Wakes one native thread; ringing never blocks."""
+
+    def __init__(self) -> None:
+        self._lock = _original("allocate_lock")()
+        self._lock.acquire()
+
+    def ring(self) -> None:
+        """Wake the waiting thread, or the next that waits."""
+        try:
+            self._lock.release()
+        except RuntimeError:
+            pass
+
+    def wait(self, timeout: float) -> None:
+        """Wait for a ring, at most so many seconds."""
+        self._lock.acquire(True, max(0.0, timeout))
+
+
+def _patched() -> t.Any:
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey if monkey and monkey.is_module_patched("threading") else None
+
+
+def _original(name: str) -> t.Any:
+    monkey = _patched()
+    return monkey.get_original("_thread", name) if monkey else getattr(_thread, name)

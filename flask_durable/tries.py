@@ -1,0 +1,256 @@
+"""The tries of one step: run its function, commit what came of it."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import dataclasses
+import logging
+import typing as t
+
+from werkzeug.exceptions import default_exceptions
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response
+
+from . import clock
+from .attempt import running_step
+from .attempt import RunningStep
+from .attempt import Scope
+from .awaiting import resolve
+from .codec import Unencodable
+from .errors import DurableError
+from .errors import StepError
+from .errors import StepOutputError
+from .ids import idempotency_key
+from .records import Failure
+from .records import StepRecord
+from .records import StepStatus
+from .retry import Retry
+
+logger = logging.getLogger(__name__)
+
+PROGRAMMING_ERRORS = (NameError, TypeError, AttributeError, ImportError)
+"""Not tried again in debug mode: a typo stays a typo."""
+
+
+def run_step(
+    scope: Scope, step_id: str, call: cabc.Callable[[], t.Any], retry: Retry
+) -> t.Any:
+    """Give a step's stored outcome, or run it and commit its outcome."""
+    name, found = scope.enter(step_id, "run")
+
+    if found is not None and found.is_outcome:
+        return replay_outcome(scope, found)
+
+    return StepTries(scope, name, found, call, retry).run()
+
+
+def replay_outcome(scope: Scope, step: StepRecord) -> t.Any:
+    """Give what a step returned, or raise what it raised."""
+    if step.status == "completed":
+        return scope.attempt.state.codec.decode(step.output or b"null")
+
+    failure = Failure.decode(step.error or b"{}")
+
+    if failure.http is not None:
+        raise _http_error(failure)
+
+    if step.error_type == OUTPUT_ERROR:
+        raise StepOutputError(failure.message)
+
+    raise StepError(step.id, step.tries, failure.type, failure.message)
+
+
+class StepTries:
+    """Runs a step's function until it succeeds or its tries are used up."""
+
+    def __init__(
+        self,
+        scope: Scope,
+        name: str,
+        found: StepRecord | None,
+        call: cabc.Callable[[], t.Any],
+        retry: Retry,
+    ) -> None:
+        self.scope = scope
+        self.attempt = scope.attempt
+        self.call = call
+        self.retry = retry
+        # A crash is no try: one that was running when its process died is
+        # begun again under the same number.
+        failed = found.tries if found and found.status == "retrying" else 0
+        self.step = StepRecord(
+            id=name,
+            kind="run",
+            status="running",
+            tries=max(failed, found.tries - 1 if found else 0),
+            position=found.position if found else self.attempt.next_position(),
+            attempt=self.attempt.attempt,
+            started_at=found.started_at if found else self.attempt.now(),
+        )
+        self.wake_at = found.wake_at if found else None
+
+    def run(self) -> t.Any:
+        """Run the step to an outcome.
+
+        :raises Suspended: if its next try is too far away
+        """
+        if self.wake_at is not None:
+            self._pause(self.wake_at)
+
+        while True:
+            self.step = dataclasses.replace(self.step, tries=self.step.tries + 1)
+
+            try:
+                value = self._try()
+            except Exception as error:
+                self._failed(error)
+            else:
+                return self._completed(value)
+
+    def _try(self) -> t.Any:
+        self.attempt.ensure_lease()
+        lease = self.attempt.lease
+        key = idempotency_key(self.attempt.id, self.step.id)
+        token = running_step.set(RunningStep(self.step.id, self.step.tries, key))
+        lease.tries[self.step.id] = self.step
+        lease.began[self.step.id] = clock.boottime()
+
+        try:
+            return resolve(self.call())
+        finally:
+            running_step.reset(token)
+            lease.tries.pop(self.step.id, None)
+            lease.began.pop(self.step.id, None)
+
+    def _completed(self, value: t.Any) -> t.Any:
+        codec = self.attempt.state.codec
+
+        try:
+            output = codec.encode(value)
+        except Unencodable as error:
+            self._output_error(error.advice)
+        except (ValueError, RecursionError) as error:
+            self._output_error(f"returned what can't be stored: {error}. It ran.")
+
+        limit = self.attempt.state.config.max_output_bytes
+
+        if len(output) > limit:
+            self._output_error(_too_big(len(output), "MAX_OUTPUT_BYTES", limit))
+
+        if len(output) > self.attempt.room():
+            limit = self.attempt.state.config.max_journal_bytes
+            self._output_error(_too_big(len(output), "MAX_JOURNAL_BYTES", limit))
+
+        self._record("completed", output=output)
+        return codec.decode(output)
+
+    def _failed(self, error: Exception) -> None:
+        """Return if it is time for the next try."""
+        tries = self.step.tries
+
+        if isinstance(error, DurableError):
+            raise error
+
+        if isinstance(error, HTTPException):
+            self._record_failure(Failure.of(error, _http_parts(error)))
+            raise error
+
+        if self._is_typo(error) or not self.retry.allows(error, tries):
+            self._log(error, "and its tries are used up")
+            self._record_failure(failure := Failure.of(error))
+            raise StepError(
+                self.step.id, tries, failure.type, failure.message
+            ) from error
+
+        delay = self.retry.delay(error, tries)
+        self._log(error, f"and is tried again in {delay:.1f} s")
+        self._retry_at(self.attempt.now() + delay, delay, Failure.of(error))
+
+    def _retry_at(self, wake_at: float, delay: float, failure: Failure) -> None:
+        mark = self._as("retrying", wake_at=wake_at, failure=failure)
+
+        if not self.attempt.take_inline(delay):
+            raise self.scope.suspend(wake_at, mark)
+
+        self.attempt.record(mark)
+        clock.sleep(delay)
+
+    def _pause(self, until: float) -> None:
+        delay = until - self.attempt.now()
+
+        if delay <= 0:
+            return
+
+        if not self.attempt.take_inline(delay):
+            raise self.scope.suspend(until)
+
+        clock.sleep(delay)
+
+    def _is_typo(self, error: Exception) -> bool:
+        return self.attempt.debug and isinstance(error, PROGRAMMING_ERRORS)
+
+    def _output_error(self, reason: str) -> t.NoReturn:
+        error = StepOutputError(f'Step "{self.step.id}" {reason}')
+        logger.error("%s", error)
+        self._record_failure(Failure.of(error))
+        raise error
+
+    def _record_failure(self, failure: Failure) -> None:
+        self._record("failed", failure=failure)
+
+    def _record(self, status: StepStatus, **values: t.Any) -> None:
+        finished_at = self.attempt.now()
+        self.attempt.record(self._as(status, finished_at=finished_at, **values))
+
+    def _as(
+        self, status: StepStatus, failure: Failure | None = None, **values: t.Any
+    ) -> StepRecord:
+        if failure is not None:
+            values |= {"error_type": failure.type, "error": failure.encode()}
+
+        return dataclasses.replace(self.step, status=status, **values)
+
+    def _log(self, error: Exception, what_next: str) -> None:
+        logger.warning(
+            'Step "%s" of execution %s failed in try %d %s.',
+            self.step.id,
+            self.attempt.id,
+            self.step.tries,
+            what_next,
+            exc_info=error,
+        )
+
+
+OUTPUT_ERROR = f"{StepOutputError.__module__}.{StepOutputError.__qualname__}"
+
+
+def _too_big(size: int, key: str, limit: int) -> str:
+    return (
+        f"returned {size} bytes. It ran, but that is over the limit of DURABLE_{key}"
+        f" ({limit}): keep the data elsewhere and return where it is."
+    )
+
+
+def _http_parts(error: HTTPException) -> list[t.Any]:
+    """Describe an HTTP error: code, description and its own response, if any."""
+    if error.response is None:
+        return [error.code, error.description, None]
+
+    response = t.cast(Response, error.response)
+    body = response.get_data().decode("latin-1")
+    headers = [list(item) for item in response.headers.items()]
+    return [error.code, error.description, [response.status, headers, body]]
+
+
+def _http_error(failure: Failure) -> HTTPException:
+    code, description, parts = t.cast(list[t.Any], failure.http)
+    response = None
+
+    if parts is not None:
+        status, headers, body = parts
+        response = Response(body.encode("latin-1"), status, headers)
+
+    cls = default_exceptions.get(code, HTTPException)
+    error = cls(description, response)
+    error.code = code if code is not None else error.code
+    return error

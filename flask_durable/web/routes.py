@@ -1,0 +1,113 @@
+"""Status and final response of an execution, by its signed link."""
+
+from __future__ import annotations
+
+import typing as t
+
+from flask import Blueprint
+from flask import current_app
+from flask import Flask
+from flask import render_template
+from flask import request
+from werkzeug.wrappers import Response
+
+from ..capture import stored_response
+from ..errors import ExecutionNotFound
+from ..errors import JournalUnavailable
+from ..problems import Problem
+from ..problems import problem_response
+from ..records import Execution
+from ..signing import read_link
+from ..state import get_state
+from ..state import State
+from ..status import document_response
+from ..status import MAX_STEPS
+from ..status import prefers_html
+from ..status import retry_after
+
+
+def make_blueprint(prefix: str) -> Blueprint:
+    """Make the routes under a URL prefix."""
+    blueprint = Blueprint(
+        "durable", __name__, url_prefix=prefix, template_folder="templates"
+    )
+    blueprint.add_url_rule("/executions/<token>", "status", status)
+    blueprint.add_url_rule("/executions/<token>/response", "response", response)
+    blueprint.register_error_handler(JournalUnavailable, _unavailable)
+    return blueprint
+
+
+def status(token: str) -> Response:
+    """Answer with the status document."""
+    state, execution = _find(token)
+    return _document(state, execution, 200)
+
+
+def response(token: str) -> Response:
+    """Answer with the final response, or with 202 while there is none."""
+    state, execution = _find(token)
+
+    if not execution.ended:
+        return _pending(state, execution)
+
+    if execution.status == "cancelled":
+        raise Problem(410, "The execution was cancelled.", execution=execution.id)
+
+    record = state.store.response(execution.id)
+
+    if record is None:
+        return problem_response(
+            500, "The execution failed without a response.", execution=execution.id
+        )
+
+    if record.body is None:
+        raise Problem(507, "The response was too big to store.", execution=execution.id)
+
+    return _not_stored(stored_response(record, record.body))
+
+
+def _find(token: str) -> tuple[State, Execution]:
+    app = t.cast(Flask, t.cast(t.Any, current_app)._get_current_object())
+    state = get_state(app)
+    execution_id = read_link(app, token)
+
+    try:
+        if execution_id is not None:
+            return state, state.store.execution(execution_id)
+    except ExecutionNotFound:
+        pass
+
+    raise Problem(404, "There is no execution behind this link.")
+
+
+def _document(state: State, execution: Execution, code: int) -> Response:
+    steps = state.store.newest_steps(execution.id, MAX_STEPS)
+    return document_response(execution, steps, code)
+
+
+def _pending(state: State, execution: Execution) -> Response:
+    wait = retry_after(execution)
+
+    if prefers_html(request):
+        page = render_template(
+            "flask_durable/pending.html", execution=execution, wait=min(wait, 5)
+        )
+        answer = Response(page, 202, content_type="text/html; charset=utf-8")
+    else:
+        answer = _document(state, execution, 202)
+
+    answer.headers["Retry-After"] = str(wait)
+    return _not_stored(answer)
+
+
+def _not_stored(answer: Response) -> Response:
+    """Keep caches out of what only the link's holder may see."""
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
+
+
+def _unavailable(error: JournalUnavailable) -> Response:
+    current_app.logger.error("%s", error)
+    answer = problem_response(503, "The journal can't be reached: try later.")
+    answer.headers["Retry-After"] = "5"
+    return answer

@@ -1,0 +1,89 @@
+"""What every test may ask for: databases, an app, the extension, a client."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import pathlib
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from flask_durable import FlaskDurable
+
+from . import servers
+from .driving import Drive
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> cabc.Iterator[servers.Postgres]:
+    """Run one PostgreSQL server for all tests; one that stops it starts it again."""
+    with servers.postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> cabc.Iterator[servers.Redis]:
+    """Run one Redis server for all tests."""
+    with servers.redis() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: servers.Postgres) -> cabc.Iterator[str]:
+    """Make a PostgreSQL database for this test alone."""
+    with postgres_server.database() as url:
+        yield url
+
+
+@pytest.fixture
+def redis_url(redis_server: servers.Redis) -> str:
+    """Empty the Redis server for this test."""
+    redis_server.clear()
+    return redis_server.url
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: pathlib.Path) -> str:
+    """Name a SQLite file for this test alone."""
+    return f"sqlite:///{tmp_path}/journal.db"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Make a database for this test alone, once of each kind."""
+    fixture = {"sqlite": "sqlite_url", "postgresql": "postgres_url"}[request.param]
+    url: str = request.getfixturevalue(fixture)
+    return url
+
+
+@pytest.fixture
+def app(database_url: str, tmp_path: pathlib.Path) -> Flask:
+    """Make an app whose journal is this test's database."""
+    app = Flask(__name__, instance_path=str(tmp_path / "instance"))
+    app.config.update(
+        DURABLE_DATABASE_URL=database_url,
+        PROPAGATE_EXCEPTIONS=False,
+        SECRET_KEY="tests",
+        TESTING=True,
+    )
+    return app
+
+
+@pytest.fixture
+def durable(app: Flask) -> cabc.Iterator[FlaskDurable]:
+    """Set up the extension; its threads and connections end with the test."""
+    yield FlaskDurable(app)
+    app.extensions["durable"].close()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """Give a client of the app."""
+    return app.test_client()
+
+
+@pytest.fixture
+def drive(app: Flask, durable: FlaskDurable) -> Drive:
+    """Give what carries executions to their end without threads or waiting."""
+    return Drive(app)
