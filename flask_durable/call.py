@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 KEY = "flask_durable.call"
 
+View = cabc.Callable[..., t.Any]
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
@@ -63,7 +65,7 @@ class Call:
         request.environ[KEY] = self
         after_this_request(self._deliver)
 
-    def run(self, view: cabc.Callable[..., t.Any], args: t.Any, kwargs: t.Any) -> t.Any:
+    def run(self, view: View, args: t.Any, kwargs: t.Any) -> t.Any:
         """Run the view and give its answer, the stored one, or a promise."""
         try:
             return self._run(view, args, kwargs)
@@ -75,7 +77,7 @@ class Call:
             self._abandon()
             raise
 
-    def _run(self, view: cabc.Callable[..., t.Any], args: t.Any, kwargs: t.Any) -> t.Any:
+    def _run(self, view: View, args: t.Any, kwargs: t.Any) -> t.Any:
         root = self._attempt.root
 
         try:

@@ -66,11 +66,15 @@ def capture_request(request: Request, limit: int) -> RequestRecord:
     """
     body = _read_body(request, limit)
     environ = request.environ
-    environ["wsgi.input"] = request.stream = io.BytesIO(body)
+    stream = io.BytesIO(body)
+    environ["wsgi.input"] = stream
+    # A cached property of werkzeug's, made to be set; forms are parsed from it.
+    t.cast(t.Any, request).stream = stream
     environ["CONTENT_LENGTH"] = str(len(body))
     named = request.headers.get("Connection", "").lower().split(",")
     dropped = HOP_BY_HOP | {name.strip() for name in named}
-    headers, secrets = [], []
+    headers: list[tuple[str, str]] = []
+    secrets: list[tuple[str, str]] = []
 
     for name, value in request.headers.items():
         if name.lower() not in dropped:
@@ -142,7 +146,10 @@ def capture_response(response: Response, url: str, limit: int) -> ResponseRecord
     """
     body = _buffer(response, limit)
     headers = [
-        (name, urllib.parse.urljoin(url, value) if name.lower() == "location" else value)
+        (
+            name,
+            urllib.parse.urljoin(url, value) if name.lower() == "location" else value,
+        )
         for name, value in response.headers.items()
         if name.lower() != "set-cookie"
     ]

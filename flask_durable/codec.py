@@ -130,7 +130,7 @@ class Codec:
 def _as_base(value: t.Any) -> t.Any:
     """Store a subclass of JSON's own types as what it is based on."""
     if not isinstance(value, enum.Enum):
-        for base in (dict, list, str, int, float):
+        for base in _BASES:
             if isinstance(value, base):
                 return base(value)
 
@@ -146,6 +146,7 @@ def _decode_delta(parts: list[int]) -> dt.timedelta:
     return dt.timedelta(days, seconds, microseconds)
 
 
+_BASES: tuple[t.Any, ...] = (dict, list, str, int, float)
 _PLAIN = frozenset({type(None), bool, int, float, str})
 
 _TAGS: dict[type, Tag] = {

@@ -9,6 +9,7 @@ import difflib
 import typing as t
 
 import sqlalchemy as sa
+from sqlalchemy import exc
 
 from .clock import seconds
 from .errors import ConfigError
@@ -16,6 +17,8 @@ from .retry import Retry
 
 PREFIX = "DURABLE_"
 MEBIBYTE = 1024 * 1024
+
+Reader = cabc.Callable[[str, t.Any], t.Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +60,14 @@ class Config:
                 raise ConfigError(_unknown(key, fields))
 
             if value is not None:
-                found[name] = _READERS.get(name, _number_of_bytes)(key, value)
+                found[name] = _read(name, key, value)
 
         return cls(**found)
+
+
+def _read(name: str, key: str, value: t.Any) -> t.Any:
+    reader: Reader = _READERS.get(name, _number_of_bytes)
+    return reader(key, value)
 
 
 def _unknown(key: str, names: cabc.Iterable[str]) -> str:
@@ -124,7 +132,7 @@ def _retry(key: str, value: t.Any) -> Retry:
 def _database_url(key: str, value: t.Any) -> str:
     try:
         url = sa.make_url(value)
-    except sa.exc.ArgumentError:
+    except exc.ArgumentError:
         raise ConfigError(f"{key} is not a database URL.") from None
 
     return url.render_as_string(hide_password=False)
@@ -137,7 +145,7 @@ def _url_prefix(key: str, value: t.Any) -> str:
     return value.rstrip("/")
 
 
-_READERS: dict[str, cabc.Callable[[str, t.Any], t.Any]] = {
+_READERS: dict[str, Reader] = {
     "database_url": _database_url,
     "url_prefix": _url_prefix,
     "replay_threads": _count,

@@ -10,7 +10,11 @@ import sqlite3
 import typing as t
 
 import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy import exc
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from . import clock
 from .errors import ConfigError
@@ -31,9 +35,10 @@ CONNECT_TIMEOUT = 5
 """Seconds to wait for a PostgreSQL server's answer to a new connection."""
 
 T = t.TypeVar("T")
+Rows = cabc.Sequence[t.Any]
 
 
-class db_now(sa.sql.functions.FunctionElement[float]):
+class db_now(FunctionElement[float]):
     """The database's clock in seconds since the epoch, fixed for a statement."""
 
     type = sa.Double()
@@ -57,7 +62,7 @@ class Statement:
 
     def __init__(self, clause: sa.ClauseElement, dialect: sa.Dialect) -> None:
         compiled = t.cast(
-            sa.sql.compiler.SQLCompiler,
+            SQLCompiler,
             clause.compile(
                 dialect=dialect, compile_kwargs={"render_postcompile": True}
             ),
@@ -66,9 +71,7 @@ class Statement:
         self._defaults = dict(compiled.params)
         self._order = compiled.positiontup if compiled.positional else None
 
-    def __call__(
-        self, connection: sa.Connection, **values: t.Any
-    ) -> cabc.Sequence[sa.Row[t.Any]]:
+    def __call__(self, connection: sa.Connection, **values: t.Any) -> Rows:
         """Run the statement and give all rows that it returns.
 
         :param values: the values of the parameters made by :func:`param`
@@ -156,7 +159,7 @@ class Database:
             try:
                 with self.engine.connect() as connection:
                     return work(connection)
-            except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+            except (exc.DBAPIError, exc.TimeoutError) as error:
                 if not _is_outage(error):
                     raise
 
@@ -215,7 +218,7 @@ def _engine(url: sa.URL, **options: t.Any) -> sa.Engine:
     engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", **options)
 
     if engine.dialect.name == "sqlite":
-        sa.event.listen(engine, "connect", _set_pragmas)
+        event.listen(engine, "connect", _set_pragmas)
 
     return engine
 
@@ -236,10 +239,10 @@ def _set_pragmas(connection: sqlite3.Connection, record: object) -> None:
 
 
 def _is_outage(error: Exception) -> bool:
-    if isinstance(error, sa.exc.TimeoutError):
+    if isinstance(error, exc.TimeoutError):
         return True
 
-    if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
+    if isinstance(error, exc.OperationalError | exc.InterfaceError):
         message = str(error.orig)
         return not ("no such " in message or "syntax error" in message)
 

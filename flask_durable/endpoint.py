@@ -178,4 +178,3 @@ def _unknown(execution_id: str) -> Problem:
         {"Retry-After": "5", "Durable-Execution": execution_id},
         execution=execution_id,
     )
-

@@ -87,7 +87,9 @@ class FlaskDurable:
         max_request_bytes: int | None = None,
     ) -> cabc.Callable[[F], F]: ...
 
-    def endpoint(self, view: F | None = None, /, **options: t.Any) -> t.Any:
+    def endpoint(
+        self, view: cabc.Callable[..., t.Any] | None = None, /, **options: t.Any
+    ) -> t.Any:
         """Make a view durable; put it under the route.
 
         :param retry: the policy of the view's steps, else ``DURABLE_RETRY``

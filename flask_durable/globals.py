@@ -48,14 +48,17 @@ class CurrentExecution(t.Protocol):
     @property
     def id(self) -> str:
         """The execution's id."""
+        ...
 
     @property
     def attempt(self) -> int:
         """The number of this attempt, from 1."""
+        ...
 
     @property
     def status_url(self) -> str:
         """Where the execution can be watched, absolute and signed."""
+        ...
 
 
 def durable_replay() -> Replay | None:

@@ -45,7 +45,9 @@ def run_branches(
     """
     results: list[Ran | None] = [None] * len(branches)
     scopes = [scope.fork() for _ in branches]
-    runners = [_isolated(each, fork) for each, fork in zip(branches, scopes, strict=True)]
+    runners = [
+        _isolated(each, fork) for each, fork in zip(branches, scopes, strict=True)
+    ]
     queue = itertools.count()
 
     def work() -> None:

@@ -45,7 +45,7 @@ class Ticket:
 def sign_ticket(app: Flask, ticket: Ticket) -> str:
     """Make the value of the ``Durable-Replay`` header."""
     values = [ticket.execution_id, ticket.attempt, ticket.digest, clock.now()]
-    return t.cast(str, _serializer(app).dumps(values))
+    return _serializer(app).dumps(values)
 
 
 def read_ticket(app: Flask, value: str) -> Ticket | str:

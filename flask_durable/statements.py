@@ -14,6 +14,9 @@ from .database import param
 from .tables import executions as e
 from .tables import steps as s
 
+Select = sa.Select[t.Unpack[tuple[t.Any, ...]]]
+"""A query whose columns' types are of no interest."""
+
 
 def constant(value: str) -> sa.ColumnElement[str]:
     """A constant in the statement's text, as partial indexes need it."""
@@ -99,11 +102,11 @@ class Statements:
         self.response = prepare(_by_id(e.c.response, e.c.response_body))
 
 
-def _by_id(*columns: sa.ColumnElement[t.Any]) -> sa.Select[t.Any]:
+def _by_id(*columns: sa.ColumnElement[t.Any]) -> Select:
     return sa.select(*columns).where(e.c.id == param("execution_id", sa.Text()))
 
 
-def _steps(*more: sa.Column[t.Any]) -> sa.Select[t.Any]:
+def _steps(*more: sa.Column[t.Any]) -> Select:
     return sa.select(*STEP_COLUMNS, *more).where(
         s.c.execution_id == param("execution_id", sa.Text())
     )

@@ -6,6 +6,7 @@ import collections.abc as cabc
 import dataclasses
 import datetime as dt
 import functools
+import itertools
 import typing as t
 
 from . import clock
@@ -115,10 +116,11 @@ class Steps:
             raising the first
         """
         _check_workers(max_workers)
-        branches = [
-            functools.partial(self.run, f"{id}[{index}]", fn, item)
-            for index, item in enumerate(items)
-        ]
+
+        def branch(index: int, item: Item) -> cabc.Callable[[], t.Any]:
+            return lambda: self.run(f"{id}[{index}]", fn, item)
+
+        branches = list(itertools.starmap(branch, enumerate(items)))
         ended = run_branches(get_scope(), branches, max_workers)
         return results_of(ended, return_exceptions)
 

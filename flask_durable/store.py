@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from . import schema
 from .database import Database
+from .database import Rows
 from .database import Statement
 from .errors import ExecutionNotFound
 from .errors import JournalLostError
@@ -25,8 +26,6 @@ from .statements import Statements
 
 OUTAGE_PATIENCE = 30.0
 """Seconds for which an attempt's writes wait for a database that is away."""
-
-Rows = cabc.Sequence[sa.Row[t.Any]]
 
 
 class Store:
@@ -297,7 +296,7 @@ class Store:
         rows = self.ask(self.sql.newest_steps, execution_id=execution_id, limit=limit)
         return [StepRecord(*row) for row in reversed(rows)]
 
-    def _one(self, statement: Statement, execution_id: str) -> sa.Row[t.Any]:
+    def _one(self, statement: Statement, execution_id: str) -> t.Any:
         rows = self.ask(statement, execution_id=execution_id)
 
         if not rows:

@@ -71,9 +71,7 @@ class Sweeper:
 
     def sweep(self, limit: int) -> int:
         """Take up to so many due executions, and give how many there were."""
-        found = self._state.upkeep.sweep(
-            limit, self._hands.patience, self._second_look
-        )
+        found = self._state.upkeep.sweep(limit, self._hands.patience, self._second_look)
 
         for due in found:
             if due.status == "running":

@@ -22,6 +22,7 @@ from .statements import ended
 from .statements import MARKS
 from .statements import mine
 from .statements import RUNNING
+from .statements import Select
 from .store import response_values
 from .store import Store
 from .tables import executions as e
@@ -60,7 +61,9 @@ class Upkeep:
         """Renew the leases that an owner still holds, and give their attempts."""
         # Padded, so that few different statements are compiled.
         count = 1 << (len(execution_ids) - 1).bit_length()
-        ids = {f"id_{n}": execution_ids[n % len(execution_ids)] for n in range(count)}
+        ids: dict[str, t.Any] = {
+            f"id_{n}": execution_ids[n % len(execution_ids)] for n in range(count)
+        }
         rows = self._store.ask(self._renew(count), owner=owner, lease=lease, **ids)
         return {row.id: row.attempt for row in rows}
 
@@ -166,7 +169,7 @@ def _renew(count: int) -> sa.Update:
     )
 
 
-def _next_due() -> sa.Select[t.Any]:
+def _next_due() -> Select:
     first = sa.select(sa.func.min(e.c.due_at)).where(e.c.due_at.is_not(None))
     return sa.select(db_now(), first.scalar_subquery())
 
@@ -242,11 +245,11 @@ def _reject() -> sa.Update:
     )
 
 
-def _owners() -> sa.Select[t.Any]:
+def _owners() -> Select:
     return sa.select(e.c.owner).where(e.c.status == RUNNING).distinct()
 
 
-def _held() -> sa.Select[t.Any]:
+def _held() -> Select:
     progressed = (
         sa.select(s.c.id)
         .where(
