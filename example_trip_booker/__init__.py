@@ -18,6 +18,7 @@ from flask_durable import StepError
 
 from . import bookings
 from . import ledger
+from .database import create_tables
 from .trips import durable
 from .trips import trips
 
@@ -48,8 +49,8 @@ def create_app(
     app.register_error_handler(StepError, answer_failed_step)
     app.after_request(allow_own_files_only)
     with app.app_context():
-        bookings.create_tables()
-        ledger.create_tables()
+        create_tables("bookings", bookings.TABLES)
+        create_tables("ledger", ledger.TABLES)
     return app
 
 

@@ -25,7 +25,6 @@ from .database import database
 pages = Blueprint("pages", __name__)
 
 TABLES = """
-PRAGMA journal_mode = WAL;
 CREATE TABLE IF NOT EXISTS bookings (
     reference TEXT PRIMARY KEY,
     flow TEXT NOT NULL,
@@ -34,12 +33,6 @@ CREATE TABLE IF NOT EXISTS bookings (
     status_url TEXT NOT NULL
 );
 """
-
-
-def create_tables() -> None:
-    """Make the table where it doesn't exist."""
-    with database("bookings") as db:
-        db.executescript(TABLES)
 
 
 def remember(status_url: str) -> None:

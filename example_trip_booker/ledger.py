@@ -22,7 +22,6 @@ from .database import database
 T = t.TypeVar("T")
 
 TABLES = """
-PRAGMA journal_mode = WAL;
 CREATE TABLE IF NOT EXISTS calls (
     id INTEGER PRIMARY KEY,
     at TEXT NOT NULL,
@@ -49,12 +48,6 @@ CREATE TABLE IF NOT EXISTS kills (
     moment TEXT NOT NULL
 );
 """
-
-
-def create_tables() -> None:
-    """Make the tables where they don't exist."""
-    with database("ledger") as db:
-        db.executescript(TABLES)
 
 
 @dataclasses.dataclass

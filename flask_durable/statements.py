@@ -14,8 +14,8 @@ from .database import param
 from .tables import executions as e
 from .tables import steps as s
 
-Select = sa.Select[t.Unpack[tuple[t.Any, ...]]]
-"""A query whose columns' types are of no interest."""
+Select = t.Any
+"""A query; SQLAlchemy 2.0 and 2.1 spell the types of its columns differently."""
 
 
 def constant(value: str) -> sa.ColumnElement[str]:

@@ -535,13 +535,13 @@ def test_a_nested_step_ends_the_execution_without_retries(
     """A mistake of the programmer is not tried again."""
     calls: list[str] = []
 
-    def outer() -> int:
+    def outer() -> str:
         calls.append("outer")
-        return step.run("inner", lambda: 1)
+        return step.run("inner", lambda: "x")
 
     @app.post("/work")
     @durable.endpoint
-    def work() -> int:
+    def work() -> str:
         return step.run("outer", outer)
 
     response = client.post("/work")
