@@ -13,6 +13,7 @@ import typing as t
 from flask import Flask
 from flask import jsonify
 from flask import Response
+from flask.json.provider import DefaultJSONProvider
 
 from flask_durable import StepError
 
@@ -43,6 +44,7 @@ def create_app(
     app.config.from_prefixed_env()
     app.config.from_mapping(config)
 
+    t.cast(DefaultJSONProvider, app.json).sort_keys = False
     durable.init_app(app)
     app.register_blueprint(trips)
     app.register_blueprint(bookings.pages)

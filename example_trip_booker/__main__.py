@@ -22,7 +22,10 @@ def main(arguments: cabc.Sequence[str] | None = None) -> t.NoReturn:
     if importlib.util.find_spec("gunicorn") is None:
         sys.exit("The Trip Booker runs under gunicorn: pip install gunicorn")
     data = options.data.absolute()
-    os.environ.setdefault("FLASK_SECRET_KEY", keep_secret_key(data))
+    try:
+        os.environ.setdefault("FLASK_SECRET_KEY", keep_secret_key(data))
+    except OSError as error:
+        sys.exit(f"Can't use {data}: {error.strerror}. Choose another --data folder.")
     listener = listen(options.port)
     host, port = listener.getsockname()
     print(
@@ -58,8 +61,8 @@ def keep_secret_key(data: pathlib.Path) -> str:
     """Give the key that signs links and replays, which stays with the folder."""
     data.mkdir(parents=True, exist_ok=True)
     path = data / "secret_key"
-    if not path.exists():
-        path.touch(mode=0o600)
+    path.touch(mode=0o600)
+    if not path.read_text():
         path.write_text(secrets.token_hex())
     return path.read_text()
 
@@ -69,6 +72,7 @@ def listen(port: int | None) -> socket.socket:
     candidates = (
         range(FIRST_PORT, FIRST_PORT + PORTS_TO_TRY) if port is None else [port]
     )
+    reason = None
     for candidate in candidates:
         try:
             return socket.create_server(("127.0.0.1", candidate), backlog=128)

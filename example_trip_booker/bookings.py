@@ -12,6 +12,7 @@ import typing as t
 from flask import abort
 from flask import Blueprint
 from flask import jsonify
+from flask import redirect
 from flask import render_template
 from flask import request
 from flask.typing import ResponseReturnValue
@@ -39,7 +40,8 @@ def remember(status_url: str) -> None:
     """Write down where the running execution can be watched.
 
     Each attempt of the view does so again. A second execution with the same reference
-    is refused: browsers send a request again by themselves when its connection breaks.
+    books nothing and is sent to the first: browsers repeat a request by themselves when
+    its connection breaks.
     """
     failure = failures.chosen()
     reference = request.args.get("reference")
@@ -48,11 +50,10 @@ def remember(status_url: str) -> None:
     row = [reference, request.endpoint, failure.name, current_execution.id, status_url]
     with database("bookings") as db:
         db.execute("INSERT OR IGNORE INTO bookings VALUES (?, ?, ?, ?, ?)", row)
-        known = db.execute(
-            "SELECT execution FROM bookings WHERE reference = ?", [reference]
-        )
-        if known.fetchone()["execution"] != current_execution.id:
-            abort(409, f"The booking {reference!r} is already under way.")
+        found = db.execute("SELECT * FROM bookings WHERE reference = ?", [reference])
+        first = found.fetchone()
+    if first["execution"] != current_execution.id:
+        abort(redirect(first["status_url"], 303))
 
 
 def json_fields(*names: str) -> list[t.Any]:

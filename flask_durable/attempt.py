@@ -25,7 +25,6 @@ from .state import State
 
 logger = logging.getLogger(__name__)
 
-MAX_ID_LENGTH = 200
 PACKAGE = str(pathlib.Path(__file__).parent)
 
 
@@ -172,12 +171,6 @@ class Scope:
 
     def check(self, step_id: str) -> None:
         """Make sure that a step can be called here and now."""
-        if not isinstance(step_id, str) or not 0 < len(step_id) <= MAX_ID_LENGTH:
-            raise ValueError(
-                f"A step's id is a string of 1 to {MAX_ID_LENGTH} characters,"
-                f" not {step_id!r:.80}."
-            )
-
         if (outer := running_step.get()) is not None:
             raise NestedStepError(
                 f'Step "{step_id}" was called inside the function of step'

@@ -70,17 +70,22 @@ class Statement:
         self._text = compiled.string
         self._defaults = dict(compiled.params)
         self._order = compiled.positiontup if compiled.positional else None
+        self._names = {name for name in self._defaults if name.startswith("p_")}
 
     def __call__(self, connection: sa.Connection, **values: t.Any) -> Rows:
         """Run the statement and give all rows that it returns.
 
         :param values: the values of the parameters made by :func:`param`
         """
-        values = self._defaults | {f"p_{key}": value for key, value in values.items()}
-        parameters: t.Any = values
+        given = {f"p_{key}": value for key, value in values.items()}
+
+        if given.keys() != self._names:
+            raise TypeError(f"needs {self._names}, got {given.keys()}: {self._text}")
+
+        parameters: t.Any = self._defaults | given
 
         if self._order is not None:
-            parameters = tuple(values[name] for name in self._order)
+            parameters = tuple(parameters[name] for name in self._order)
 
         return connection.exec_driver_sql(self._text, parameters).all()
 
@@ -215,7 +220,9 @@ def _engine(url: sa.URL, **options: t.Any) -> sa.Engine:
     if "pool" not in options:
         options |= {"pool_size": POOL_SIZE, "max_overflow": POOL_OVERFLOW}
 
-    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", **options)
+    # Parameters hold requests and their credentials: no log may show them.
+    options |= {"isolation_level": "AUTOCOMMIT", "hide_parameters": True}
+    engine = sa.create_engine(url, **options)
 
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _set_pragmas)

@@ -15,8 +15,10 @@ from .replay import Replay
 from .steps import get_scope
 from .steps import Steps
 
-step: t.Final = Steps()
-"""The steps of the execution that this thread or greenlet runs."""
+
+def _steps() -> Steps:
+    get_scope()
+    return _STEPS
 
 
 def _current_attempt() -> Attempt:
@@ -34,6 +36,11 @@ def _current_step() -> RunningStep:
 
     return found
 
+
+_STEPS = Steps()
+
+step = t.cast(Steps, LocalProxy(_steps))
+"""The steps of the execution that this thread or greenlet runs."""
 
 current_execution = t.cast("CurrentExecution", LocalProxy(_current_attempt))
 """The running execution: ``id``, ``attempt`` and ``status_url``."""

@@ -21,6 +21,13 @@ OUTCOMES = frozenset({"completed", "failed", "interrupted"})
 """Statuses of a step that nothing follows; the others are marks."""
 
 
+MAX_MESSAGE = 2_000
+"""Characters of an exception's message that are kept."""
+
+MAX_TRACEBACK = 20_000
+"""Characters of its traceback that are kept, the last ones."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class RequestRecord:
     """A captured request: its head and the headers to erase, encoded."""
@@ -123,8 +130,14 @@ class Failure:
     @classmethod
     def of(cls, error: BaseException, http: list[t.Any] | None = None) -> Failure:
         """Describe an exception."""
-        lines = traceback.format_exception(error)
-        return cls(qualified_name(error), str(error), "".join(lines), http)
+        try:
+            message = str(error)
+        except Exception:
+            message = "(its message can't be printed)"
+
+        text = "".join(traceback.format_exception(error))
+        short = message[:MAX_MESSAGE]
+        return cls(qualified_name(error), short, text[-MAX_TRACEBACK:], http)
 
     def encode(self) -> bytes:
         """Give the failure's JSON."""

@@ -23,6 +23,8 @@ P = t.ParamSpec("P")
 T = t.TypeVar("T")
 Item = t.TypeVar("Item")
 
+MAX_ID_LENGTH = 200
+
 OUTSIDE = (
     "Steps run inside of a durable endpoint: put `@durable.endpoint` under the route"
     " of the view that calls this. (In a thread of your own there is no current"
@@ -69,9 +71,13 @@ class Steps:
         :raises StepError: if its tries are used up
         :raises StepOutputError: if its result can't be stored
         """
+        check_id(id)
         scope = get_scope()
+        return self._run(scope, id, functools.partial(fn, *args, **kwargs))
+
+    def _run(self, scope: Scope, id: str, call: cabc.Callable[[], t.Any]) -> t.Any:
         retry = self._retry or scope.attempt.retry
-        return run_step(scope, id, functools.partial(fn, *args, **kwargs), retry)
+        return run_step(scope, id, call, retry)
 
     def options(self, *, retry: Retry | None = None) -> Steps:
         """Give the same verbs with other options.
@@ -115,10 +121,12 @@ class Steps:
         :param return_exceptions: give exceptions in their places instead of
             raising the first
         """
+        check_id(id)
         _check_workers(max_workers)
 
         def branch(index: int, item: Item) -> cabc.Callable[[], t.Any]:
-            return lambda: self.run(f"{id}[{index}]", fn, item)
+            call = functools.partial(fn, item)
+            return lambda: self._run(get_scope(), f"{id}[{index}]", call)
 
         branches = list(itertools.starmap(branch, enumerate(items)))
         ended = run_branches(get_scope(), branches, max_workers)
@@ -160,12 +168,33 @@ def get_scope() -> Scope:
     return scope
 
 
+def check_id(step_id: str) -> None:
+    """Make sure that a step can have this id in every database.
+
+    :raises ValueError: if it can't
+    """
+    if not isinstance(step_id, str) or len(step_id) > MAX_ID_LENGTH:
+        raise ValueError(
+            f"A step's id is a string of at most {MAX_ID_LENGTH} characters,"
+            f" not {step_id!r:.80}."
+        )
+
+    if not step_id or "\0" in step_id or not step_id.isascii() and _broken(step_id):
+        raise ValueError(f"A step can't be called {step_id!r}: give it a name.")
+
+
+def _broken(text: str) -> bool:
+    """Tell whether a string has surrogates, which no encoding takes."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _check_workers(max_workers: int) -> None:
     if max_workers < 1:
         raise ValueError(f"max_workers must be at least 1, not {max_workers}.")
 
 
 def _sleep(scope: Scope, step_id: str, until: cabc.Callable[[], float]) -> None:
+    check_id(step_id)
     name, found = scope.enter(step_id, "sleep")
     attempt = scope.attempt
 

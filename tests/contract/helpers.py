@@ -6,14 +6,11 @@ import collections.abc as cabc
 import threading
 import typing as t
 
-from werkzeug.http import parse_options_header
-from werkzeug.test import TestResponse
-
 V = t.TypeVar("V")
 
 
 class Flaky(t.Generic[V]):
-    """Fail the first calls with one error each, then return the value; count the calls."""
+    """Fail the first calls, an error each, then return the value; count the calls."""
 
     def __init__(self, value: V, *errors: BaseException) -> None:
         self.value = value
@@ -45,17 +42,3 @@ class Failing:
 def down() -> ConnectionError:
     """Make the error of a provider that can't be reached."""
     return ConnectionError("bank is down")
-
-
-def status_url(response: TestResponse) -> str:
-    """Take the status document's address out of the ``Link`` header."""
-    link, options = parse_options_header(response.headers["Link"])
-    assert options["rel"] == "status"
-    assert link[:1] == "<"
-    assert link[-1:] == ">"
-    return link[1:-1]
-
-
-def seconds_drift(left: float, right: float, tolerance: float = 30) -> bool:
-    """Say whether two moments are the same but for the time that a test takes."""
-    return abs(left - right) <= tolerance

@@ -74,7 +74,7 @@ VALUES: dict[str, t.Any] = {
 def test_a_value_comes_back_the_same_at_once_and_on_a_replay(
     app: Flask, durable: FlaskDurable, client: FlaskClient, drive: Drive, name: str
 ) -> None:
-    """Each type of the contract keeps value and type, in the first attempt and later."""
+    """Each type of the contract keeps value and type, at once and later."""
     value = VALUES[name]
     seen: list[t.Any] = []
 
@@ -87,9 +87,6 @@ def test_a_value_comes_back_the_same_at_once_and_on_a_replay(
 
     assert drive.finish(client.post("/work")).text == "done"
     assert seen == [value, value]
-    assert [repr(one) for one in seen] == [repr(value), repr(value)] or isinstance(
-        value, (set, dt.datetime)
-    )
     assert [type(one) for one in seen] == [type(value), type(value)]
 
 
@@ -372,7 +369,7 @@ def test_the_same_id_again_is_numbered(
     @app.post("/work")
     @durable.endpoint
     def work() -> list[str]:
-        made = [step.run("seat", lambda n=n: f"seat {n}") for n in range(3)]
+        made = [step.run("seat", "seat {}".format, n) for n in range(3)]
         step.sleep("nap", 60)
         return made
 
@@ -453,7 +450,7 @@ def test_ids_are_compared_as_they_are_written(
     @app.post("/work")
     @durable.endpoint
     def work() -> list[str]:
-        made = [step.run(id, lambda n=n: str(n)) for n, id in enumerate(ids)]
+        made = [step.run(id, str, n) for n, id in enumerate(ids)]
         step.sleep("nap", 60)
         return made
 
@@ -650,7 +647,7 @@ def test_arguments_are_passed_on(
 def test_the_functions_own_keywords_may_be_named_like_the_verbs(
     app: Flask, durable: FlaskDurable, client: FlaskClient
 ) -> None:
-    """``id``, ``fn``, ``self``, ``retry`` belong to the function, not to the library."""
+    """``id``, ``fn``, ``self``, ``retry`` belong to the function."""
 
     def book(**kwargs: t.Any) -> dict[str, t.Any]:
         return kwargs
