@@ -161,6 +161,9 @@ class Database:
         pause = 0.0
 
         while True:
+            if self._closed:
+                raise JournalUnavailable(f"The journal at {self.label} was closed.")
+
             try:
                 with self.engine.connect() as connection:
                     return work(connection)
@@ -170,7 +173,7 @@ class Database:
 
                 self.troubled_at = clock.boottime()
 
-                if self._closed or (pause and self.troubled_at + pause > deadline):
+                if pause and self.troubled_at + pause > deadline:
                     raise JournalUnavailable(_away(self, error)) from error
 
                 logger.warning("%s", _away(self, error))

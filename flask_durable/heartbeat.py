@@ -30,6 +30,9 @@ TICK = 0.1
 IDLE = 5.0
 """The same while none does."""
 
+STOP_PATIENCE = 5.0
+"""Seconds that the end of the process waits for the heartbeat's thread."""
+
 SLOW_STEP = 0.2
 """Seconds after which a step that still runs is shown as running."""
 
@@ -65,6 +68,7 @@ class Heartbeat:
         self._leases: dict[int, Lease] = {}
         self._abandoned: set[str] = set()
         self._bell = Bell()
+        self._ended = Bell()
         self._running = False
         self._stopped = False
 
@@ -127,6 +131,10 @@ class Heartbeat:
         """Stop renewing, and hand back what is still held."""
         self._stopped = True
         self._bell.ring()
+
+        if self._running:
+            self._ended.wait(STOP_PATIENCE)
+
         left = {lease.execution_id for lease in self._leases.values()}
         self._abandoned |= left
 
@@ -150,6 +158,8 @@ class Heartbeat:
             except Exception:
                 logger.exception("The heartbeat failed and goes on.")
                 self._bell.wait(1.0)
+
+        self._ended.ring()
 
     def tick(self) -> None:
         """Do what is due now."""

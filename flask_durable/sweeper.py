@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 from . import clock
 from .dispatch import Hands
@@ -11,9 +12,11 @@ from .owner import fate
 from .records import Due
 from .recovery import release_all
 from .state import State
-from .threads import Bell
 
 logger = logging.getLogger(__name__)
+
+STOP_PATIENCE = 5.0
+"""Seconds that the end of the process waits for a look under way."""
 
 POLL = 1.0
 """Longest time between two looks, in seconds."""
@@ -28,11 +31,11 @@ class Sweeper:
     def __init__(self, state: State, hands: Hands) -> None:
         self._state = state
         self._hands = hands
-        self._bell = Bell()
+        self._bell = threading.Event()
+        self._ended = threading.Event()
         self._stopped = False
         self._began = clock.boottime()
         self._watched_at = 0.0
-        self._awake_at = 0.0
 
     def run(self) -> None:
         """Look, again and again, until stopped."""
@@ -46,10 +49,12 @@ class Sweeper:
                 logger.exception("The sweeper failed and goes on.")
                 delay = POLL
 
-            self._awake_at = clock.boottime() + delay
-
             if delay > 0 and not self._stopped:
                 self._bell.wait(delay)
+
+            self._bell.clear()
+
+        self._ended.set()
 
     def look(self) -> float:
         """Do what is due, and give the seconds until the next look."""
@@ -83,13 +88,14 @@ class Sweeper:
 
     def wake(self, delay: float) -> None:
         """Look sooner, if an execution becomes due before the next look."""
-        if clock.boottime() + delay < self._awake_at or delay <= 0:
-            self._bell.ring()
+        if delay < POLL:
+            self._bell.set()
 
     def stop(self) -> None:
-        """End the loop."""
+        """End the loop, and wait for its last look."""
         self._stopped = True
-        self._bell.ring()
+        self._bell.set()
+        self._ended.wait(STOP_PATIENCE)
 
     @property
     def _second_look(self) -> float:
