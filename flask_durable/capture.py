@@ -51,6 +51,7 @@ ENVIRON_KEYS = (
     "SERVER_NAME",
     "SERVER_PORT",
     "SERVER_PROTOCOL",
+    "CONTENT_LENGTH",
     "REMOTE_ADDR",
     "REMOTE_PORT",
     "wsgi.url_scheme",
@@ -70,7 +71,10 @@ def capture_request(request: Request, limit: int) -> RequestRecord:
     environ["wsgi.input"] = stream
     # A cached property of werkzeug's, made to be set; forms are parsed from it.
     t.cast(t.Any, request).stream = stream
-    environ["CONTENT_LENGTH"] = str(len(body))
+
+    if body or environ.get("CONTENT_LENGTH"):
+        environ["CONTENT_LENGTH"] = str(len(body))
+
     named = request.headers.get("Connection", "").lower().split(",")
     dropped = HOP_BY_HOP | {name.strip() for name in named}
     headers: list[tuple[str, str]] = []
@@ -129,7 +133,6 @@ def request_environ(record: RequestRecord) -> dict[str, t.Any]:
         key = name.upper().replace("-", "_")
         environ[key if key == "CONTENT_TYPE" else f"HTTP_{key}"] = value
 
-    environ["CONTENT_LENGTH"] = str(len(record.body))
     environ["wsgi.input"] = io.BytesIO(record.body)
     environ["wsgi.input_terminated"] = True
     environ["wsgi.version"] = (1, 0)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import click
-from flask import current_app
 from flask.cli import AppGroup
 
 from . import schema
 from .errors import DurableError
-from .state import get_state
+from .state import opened_state
+from .state import this_app
 
 durable_cli = AppGroup("durable", help="Operate durable executions.")
 
 
 @durable_cli.command("upgrade")
-def upgrade() -> None:
+@click.option("--sql", is_flag=True, help="Print the statements instead.")
+def upgrade(sql: bool) -> None:
     """Make the journal's tables, if they are missing."""
-    database = get_state(current_app).store.database
+    database = opened_state(this_app()).store.database
+
+    if sql:
+        click.echo("\n".join(f"{line};" for line in schema.statements(database)))
+        return
 
     try:
         schema.ensure(database, create=True)

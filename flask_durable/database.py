@@ -235,8 +235,9 @@ def _engine(url: sa.URL, **options: t.Any) -> sa.Engine:
 
 def _check_sqlite_file(url: sa.URL) -> None:
     name = url.database or ":memory:"
+    in_memory = ":memory:" in name or "mode=memory" in name
 
-    if name == ":memory:" or url.query.get("mode") == "memory":
+    if in_memory or url.query.get("mode") == "memory":
         raise ConfigError(
             "DURABLE_DATABASE_URL names a SQLite database in memory, which dies"
             " with its connection: name a file, as in sqlite:////var/lib/app.db."

@@ -29,6 +29,7 @@ from .signing import check_secret_key
 from .signing import Ticket
 from .state import get_state
 from .state import State
+from .state import this_app
 from .status import status_url
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ def serve(options: Options, view: View, args: t.Any, kwargs: t.Any) -> t.Any:
         # A durable view that calls another as a function: its steps are ours.
         return current_app.ensure_sync(view)(*args, **kwargs)
 
-    app = t.cast(Flask, t.cast(t.Any, current_app)._get_current_object())
+    app = this_app()
     state = get_state(app)
     arrival = _arrival()
 
@@ -108,6 +109,7 @@ def _begin(app: Flask, state: State, options: Options, arrival: Arrival) -> Atte
         crashes=0,
         errors=0,
         rejections=0,
+        refusals=0,
         error=None,
         now=now,
     )

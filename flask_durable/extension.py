@@ -11,7 +11,6 @@ import typing as t
 import weakref
 
 import sqlalchemy as sa
-from flask import current_app
 from flask import Flask
 from flask import request
 
@@ -29,7 +28,9 @@ from .endpoint import serve
 from .retry import Retry
 from .state import get_state
 from .state import Hooks
+from .state import opened_state
 from .state import State
+from .state import this_app
 from .web import make_blueprint
 
 F = t.TypeVar("F", bound=cabc.Callable[..., t.Any])
@@ -66,7 +67,7 @@ class FlaskDurable:
             )
 
         config = Config.from_mapping(app.config)
-        app.extensions["durable"] = State(config, self._hooks)
+        app.extensions["durable"] = State(config, self._hooks, _connect)
         _engines[app] = self._engine
         _apps.add(app)
         app.register_blueprint(make_blueprint(config.url_prefix))
@@ -137,18 +138,14 @@ _engines: weakref.WeakKeyDictionary[Flask, Engine | None] = weakref.WeakKeyDicti
 
 
 def _start(app: Flask) -> None:
-    state = get_state(app)
-    _open(app, state)
+    state = opened_state(app)
     state.start(lambda: ThreadDispatcher(app))
 
 
 def _on_request(endpoint: str | None, values: dict[str, t.Any] | None) -> None:
     """Before any hook: open the journal, start the threads, capture."""
-    app = t.cast(Flask, t.cast(t.Any, current_app)._get_current_object())
-    state = get_state(app)
-
-    if not state.is_open:
-        _open(app, state)
+    app = this_app()
+    state = opened_state(app)
 
     if state.dispatcher is None and not app.testing:
         _start(app)
@@ -165,21 +162,19 @@ def _on_teardown(error: BaseException | None) -> None:
         call.tear_down()
 
 
-def _open(app: Flask, state: State) -> None:
-    state.open(lambda: _database(app, state), threads=not app.testing)
-
-
-def _database(app: Flask, state: State) -> Database:
+def _connect(app: Flask) -> tuple[Database, Database]:
+    """Make two databases of one journal: for the heartbeat, and for all else."""
     engine = _engines.get(app)
 
-    if engine is not None:
-        if not isinstance(engine, sa.Engine):
-            with app.app_context():
-                engine = engine()
+    if engine is None:
+        url = get_state(app).config.database_url or _default_url(app)
+        return Database.open(url), Database.open(url)
 
-        return Database.beside(engine)
+    if not isinstance(engine, sa.Engine):
+        with app.app_context():
+            engine = engine()
 
-    return Database.open(state.config.database_url or _default_url(app))
+    return Database.beside(engine), Database.beside(engine)
 
 
 def _default_url(app: Flask) -> str:

@@ -84,6 +84,7 @@ class Execution:
     crashes: int
     errors: int
     rejections: int
+    refusals: int
     error: bytes | None
     now: float
     """The database's clock when this was read."""

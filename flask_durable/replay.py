@@ -106,24 +106,24 @@ def _settle(state: State, due: Due, answer: Answer) -> None:
     if execution.ended or execution.attempt != due.attempt:
         return
 
-    delay = max(1.0, backoff(execution.rejections + 2))
-    refusals = state.upkeep.reject(due.id, due.attempt, delay, answer.refused)
+    refused = answer.refused
 
-    if refusals is None:
+    if refused and execution.refusals + 1 >= MAX_REFUSALS and answer.response:
+        _refuse(state, due, answer.response)
         return
 
-    what = answer.response.status if answer.response is not None else answer.error
-    logger.warning(
-        "The replay of execution %s for attempt %d was answered %s before its"
-        " endpoint; it is tried again in %g s.",
-        due.id,
-        due.attempt + 1,
-        what,
-        delay,
-    )
+    delay = max(1.0, backoff(execution.rejections + 2))
 
-    if refusals >= MAX_REFUSALS and answer.response is not None:
-        _refuse(state, due, answer.response)
+    if state.upkeep.reject(due.id, due.attempt, delay, refused):
+        what = answer.response.status if answer.response else answer.error
+        logger.warning(
+            "The replay of execution %s for attempt %d was answered %s before its"
+            " endpoint; it is tried again in %g s.",
+            due.id,
+            due.attempt + 1,
+            what,
+            delay,
+        )
 
 
 def _refuse(state: State, due: Due, response: Response) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
+from sqlalchemy.schema import CreateIndex
+from sqlalchemy.schema import CreateTable
 
 from .database import Database
 from .errors import SchemaError
@@ -27,6 +29,23 @@ def ensure(database: Database, create: bool) -> None:
 
     if found != SCHEMA_VERSION:
         raise SchemaError(_advice(database, found))
+
+
+def statements(database: Database) -> list[str]:
+    """Give the statements that make the tables in an empty database."""
+    made: list[sa.ClauseElement] = []
+
+    for table in metadata.sorted_tables:
+        made.append(CreateTable(table))
+        made.extend(map(CreateIndex, sorted(table.indexes, key=_name)))
+
+    made.append(version.insert().values(version_num=sa.text(f"'{SCHEMA_VERSION}'")))
+    dialect = database.engine.dialect
+    return [str(statement.compile(dialect=dialect)).strip() for statement in made]
+
+
+def _name(index: sa.Index) -> str:
+    return str(index.name)
 
 
 def _read_version(connection: sa.Connection) -> str | None:

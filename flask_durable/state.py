@@ -11,6 +11,7 @@ import threading
 import typing as t
 import weakref
 
+from flask import current_app
 from flask import Flask
 
 from .codec import Codec
@@ -27,6 +28,10 @@ EXIT_GRACE = 5.0
 """Seconds that the end of the process waits for replays in hand."""
 
 
+Connect = cabc.Callable[[Flask], tuple[Database, Database]]
+"""Gives an app's database, twice, each with a pool of its own."""
+
+
 @dataclasses.dataclass
 class Hooks:
     """Functions that users register on the extension."""
@@ -37,12 +42,12 @@ class Hooks:
 class State:
     """The extension's state of one app; it never holds the app itself."""
 
-    def __init__(self, config: Config, hooks: Hooks) -> None:
+    def __init__(self, config: Config, hooks: Hooks, connect: Connect) -> None:
         self.config = config
         self.hooks = hooks
+        self._connect = connect
         self.codec = Codec()
         self.dispatcher: Dispatcher | None = None
-        self._make_database: cabc.Callable[[], Database] | None = None
         self._reset()
         _states.add(self)
 
@@ -69,23 +74,23 @@ class State:
         """What sweepers and replays do to executions."""
         return Upkeep(self.store)
 
-    @property
-    def is_open(self) -> bool:
-        """Tell whether the journal was opened in this process."""
-        return self._store is not None
+    def open(self, app: Flask) -> None:
+        """Open the journal, unless it is open; nothing is connected yet.
 
-    def open(self, make_database: cabc.Callable[[], Database], threads: bool) -> None:
-        """Open the journal; nothing is connected yet.
-
-        :param threads: whether leases are renewed by a thread
+        While the app is tested no thread renews leases.
         """
+        if self._store is not None:
+            return
+
         with self._lock:
             if self._store is None:
+                threads = not app.testing
                 create = self.config.create_tables
-                beats = Store(make_database(), create)
-                self._beat = Heartbeat(beats, self.config.lease, threads)
-                self._databases = [beats.database, make_database()]
-                self._store = Store(self._databases[1], create)
+                beats, database = self._connect(app)
+                self._databases = [beats, database]
+                beats_store = Store(beats, create)
+                self._beat = Heartbeat(beats_store, self.config.lease, threads)
+                self._store = Store(database, create)
                 self._at_exit(threads)
 
     def _at_exit(self, threads: bool) -> None:
@@ -151,6 +156,18 @@ _states: weakref.WeakSet[State] = weakref.WeakSet()
 def all_states() -> list[State]:
     """List the states of all apps in this process."""
     return list(_states)
+
+
+def this_app() -> Flask:
+    """Give the current app itself, not the proxy for it."""
+    return t.cast(Flask, t.cast(t.Any, current_app)._get_current_object())
+
+
+def opened_state(app: Flask) -> State:
+    """Give an app's state with its journal open."""
+    state = get_state(app)
+    state.open(app)
+    return state
 
 
 def get_state(app: Flask) -> State:

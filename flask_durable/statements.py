@@ -39,6 +39,7 @@ EXECUTION_COLUMNS = (
     e.c.crashes,
     e.c.errors,
     e.c.rejections,
+    e.c.refusals,
     e.c.error,
     db_now().label("now"),
 )

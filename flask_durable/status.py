@@ -6,7 +6,6 @@ import collections.abc as cabc
 import math
 import typing as t
 
-from flask import current_app
 from flask import json
 from flask import Request
 from flask import url_for
@@ -16,6 +15,7 @@ from . import clock
 from .records import Execution
 from .records import StepRecord
 from .signing import sign_link
+from .state import this_app
 
 MAX_STEPS = 100
 """Steps in a status document, the newest ones."""
@@ -34,8 +34,7 @@ def response_url(execution_id: str) -> str:
 
 
 def _url(view: str, execution_id: str) -> str:
-    app = t.cast(t.Any, current_app)._get_current_object()
-    token = sign_link(app, execution_id)
+    token = sign_link(this_app(), execution_id)
     return url_for(f"durable.{view}", token=token, _external=True)
 
 

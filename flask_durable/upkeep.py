@@ -115,8 +115,8 @@ class Upkeep:
 
     def reject(
         self, execution_id: str, attempt: int, delay: float, refused: bool
-    ) -> int | None:
-        """Put off an unclaimed execution; give how often it was refused."""
+    ) -> bool:
+        """Put off an unclaimed execution, and count whether it was refused."""
         rows = self._store.ask(
             self._sql.reject,
             execution_id=execution_id,
@@ -124,7 +124,7 @@ class Upkeep:
             delay=delay,
             refused=int(refused),
         )
-        return rows[0][0] if rows else None
+        return bool(rows)
 
     def refuse(
         self, execution_id: str, attempt: int, response: ResponseRecord, error: bytes
@@ -241,7 +241,7 @@ def _reject() -> sa.Update:
             rejections=e.c.rejections + 1,
             refusals=e.c.refusals + param("refused", sa.Integer()),
         )
-        .returning(e.c.refusals)
+        .returning(e.c.id)
     )
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import collections.abc as cabc
+import os
 import pathlib
+import signal
+import types
+import typing as t
 
 import pytest
 from flask import Flask
@@ -13,6 +17,19 @@ from flask_durable import FlaskDurable
 
 from . import servers
 from .driving import Drive
+
+
+def pytest_configure() -> None:
+    """Let fixtures stop their servers also when the tests are terminated."""
+    main = os.getpid()
+
+    def end(number: int, frame: types.FrameType | None) -> t.NoReturn:
+        if os.getpid() != main:
+            os._exit(128 + number)
+
+        pytest.exit("terminated", returncode=128 + number)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 @pytest.fixture(scope="session")

@@ -175,7 +175,7 @@ def postgres(*, fsync: bool = False) -> cabc.Iterator[Postgres]:
         try:
             yield server
         finally:
-            server.stop("immediate")
+            server.stop()
 
 
 @contextlib.contextmanager

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import typing as t
-
 from flask import Blueprint
 from flask import current_app
-from flask import Flask
 from flask import render_template
 from flask import request
 from werkzeug.wrappers import Response
@@ -20,6 +17,7 @@ from ..records import Execution
 from ..signing import read_link
 from ..state import get_state
 from ..state import State
+from ..state import this_app
 from ..status import document_response
 from ..status import MAX_STEPS
 from ..status import prefers_html
@@ -67,7 +65,7 @@ def response(token: str) -> Response:
 
 
 def _find(token: str) -> tuple[State, Execution]:
-    app = t.cast(Flask, t.cast(t.Any, current_app)._get_current_object())
+    app = this_app()
     state = get_state(app)
     execution_id = read_link(app, token)
 

@@ -13,9 +13,13 @@ from flask import jsonify
 from flask import Response
 from flask.testing import FlaskClient
 from flask.typing import ResponseReturnValue
+from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Conflict
 from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.exceptions import NotFound
+from werkzeug.exceptions import TooManyRequests
+from werkzeug.exceptions import Unauthorized
 
 from flask_durable import current_step
 from flask_durable import FlaskDurable
@@ -829,3 +833,94 @@ def test_an_endpoints_options_stay_with_its_app(
         app.add_url_rule("/work", view_func=work, methods=["POST"])
         assert app.test_client().post("/work").status_code == 500
     assert calls == {"one": 1, "two": 2}
+
+
+def test_an_uncaught_step_error_is_not_followed_by_another_attempt(
+    app: Flask, durable: FlaskDurable, client: FlaskClient, drive: Drive
+) -> None:
+    """The step's tries are used up; a new run of the view couldn't change that."""
+    charge, attempts = Failing(down), Flaky(None)
+
+    @app.post("/work")
+    @durable.endpoint(retry=Retry(3))
+    def work() -> str:
+        attempts()
+        step.run("reserve", lambda: 1)
+        return step.options(retry=Retry(1)).run("charge", charge)
+
+    response = client.post("/work")
+    assert response.status_code == 500
+    assert drive.status(response)["status"] == "failed"
+    assert (attempts.calls, charge.calls) == (1, 1)
+
+
+class SoldOut(Conflict):
+    """A user's own ``HTTPException``."""
+
+    description = "sold out"
+
+
+def test_an_abort_is_caught_by_the_same_clause_on_each_attempt(
+    app: Flask, durable: FlaskDurable, client: FlaskClient, drive: Drive
+) -> None:
+    """What a view does about it can't depend on which attempt this is."""
+    caught: list[str] = []
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> str:
+        try:
+            step.run("find", Failing(SoldOut))
+        except SoldOut:
+            caught.append("SoldOut")
+        except Conflict:
+            caught.append("Conflict")
+        except HTTPException:
+            caught.append("HTTPException")
+        step.sleep("nap", 60)
+        return "done"
+
+    assert drive.finish(client.post("/work")).text == "done"
+    assert len(caught) == 2
+    assert len(set(caught)) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        lambda: Unauthorized("who?", www_authenticate=WWWAuthenticate("basic")),
+        lambda: TooManyRequests("slowly", retry_after=17),
+        lambda: MethodNotAllowed(["PUT"], "not so"),
+        lambda: HTTPException("tea", Response("pot", 418, {"X-Pot": "tea"})),
+        SoldOut,
+    ],
+    ids=["401", "429", "405", "response", "own class"],
+)
+def test_an_abort_that_is_raised_again_later_is_the_same_answer(
+    app: Flask,
+    durable: FlaskDurable,
+    client: FlaskClient,
+    drive: Drive,
+    error: cabc.Callable[[], HTTPException],
+) -> None:
+    """Status, description and headers come out of the journal."""
+    find = Failing(error)
+
+    @app.get("/plain")
+    def plain() -> str:
+        raise error()
+
+    @app.get("/work")
+    @durable.endpoint
+    def work() -> str:
+        try:
+            return step.run("find", find)
+        except HTTPException:
+            step.sleep("nap", 60)
+            raise
+
+    final, expected = drive.finish(client.get("/work")), client.get("/plain")
+    assert (final.status_code, final.text) == (expected.status_code, expected.text)
+    for name in ("WWW-Authenticate", "Retry-After", "Allow", "X-Pot"):
+        assert final.headers.get(name) == expected.headers.get(name)
+    assert find.calls == 1

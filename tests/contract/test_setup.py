@@ -381,7 +381,9 @@ def set_schema_version(url: str, change: int) -> None:
         if "version" in column.name or "version" in table.name
     )
     with engine.begin() as connection:
-        connection.execute(column.table.update().values({column: column + change}))
+        version = connection.execute(sa.select(column)).scalar_one()
+        other = type(version)(f"{int(version) + change:04}")
+        connection.execute(column.table.update().values({column: other}))
     engine.dispose()
 
 

@@ -6,7 +6,9 @@ import asyncio
 import collections.abc as cabc
 import datetime as dt
 import decimal
+import functools
 import re
+import threading
 import typing as t
 import uuid
 
@@ -843,3 +845,68 @@ def test_two_executions_of_one_endpoint_share_nothing(
     assert drive.finish(first).text == "x1"
     assert drive.finish(second).text == "x2"
     assert call.calls == 2
+
+
+@pytest.mark.parametrize(
+    "call",
+    [functools.partial(fetch, "seat"), lambda: fetch("seat")],
+    ids=["partial", "lambda"],
+)
+def test_whatever_gives_a_coroutine_is_awaited(
+    app: Flask,
+    durable: FlaskDurable,
+    client: FlaskClient,
+    call: cabc.Callable[[], cabc.Coroutine[t.Any, t.Any, str]],
+) -> None:
+    """The verbs return values, never awaitables."""
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> str:
+        return step.run("fetch", call)
+
+    assert client.post("/work").text == "seat in /work"
+
+
+def test_a_thread_of_the_views_own_has_no_execution(
+    app: Flask, durable: FlaskDurable, client: FlaskClient
+) -> None:
+    """Only ``step.parallel`` and ``step.map`` bring theirs along."""
+    errors: list[str] = []
+
+    def late() -> None:
+        try:
+            step.run("late", lambda: 1)
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> str:
+        thread = threading.Thread(target=late)
+        thread.start()
+        thread.join()
+        return "done"
+
+    assert client.post("/work").text == "done"
+    assert "put `@durable.endpoint` under the route" in errors[0]
+
+
+@pytest.mark.config(DURABLE_MAX_JOURNAL_BYTES=10_000)
+def test_a_journal_over_its_limit_fails_the_execution(
+    app: Flask, durable: FlaskDurable, client: FlaskClient, drive: Drive
+) -> None:
+    """It ends, with no function run twice."""
+    call = Flaky("x" * 3000)
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> str:
+        for n in range(10):
+            step.run(f"step {n}", call)
+        return "never"
+
+    response = client.post("/work")
+    assert drive.finish(response).status_code == 500
+    assert drive.status(response)["status"] == "failed"
+    assert call.calls <= 4

@@ -109,7 +109,7 @@ def test_an_error_after_a_step_waits_as_retry_says(
     view = Failing(lambda: ValueError("hiccup"))
 
     @app.post("/work")
-    @durable.endpoint(retry=Retry(3, initial=100, factor=4, jitter=0))
+    @durable.endpoint(retry=Retry(3, initial=100, factor=4, maximum=400, jitter=0))
     def work() -> str:
         step.run("reserve", lambda: 1)
         view()
@@ -499,19 +499,19 @@ def test_whatever_a_view_may_return_is_answered_and_stored_as_ever(
 ) -> None:
     """The answer is that of a plain view, and ``/response`` gives the same."""
 
+    urls: list[str] = []
     app.add_url_rule("/plain", "plain", RETURNS[name])
 
     @app.get("/work")
     @durable.endpoint
     def work() -> ResponseReturnValue:
+        urls.append(current_execution.status_url)
         step.run("a", lambda: 1)
         return t.cast(ResponseReturnValue, RETURNS[name]())
 
     expected = fetch(client, "/plain")
-    with client.get("/work") as response:
-        answered = response.status, own_headers(response), response.data
-    assert answered == expected
-    assert fetch(client, drive.status(response)["response_url"]) == expected
+    assert fetch(client, "/work") == expected
+    assert fetch(client, drive.status(urls[0])["response_url"]) == expected
 
 
 @pytest.mark.parametrize("name", sorted(RETURNS.keys() - {"accepted"}))
@@ -1063,3 +1063,38 @@ def test_a_response_made_by_hand_is_json_on_each_way(
         return Response(body, mimetype="application/json")
 
     assert drive.finish(client.post("/work")).data == body
+
+
+def test_a_session_changed_before_a_suspend_reaches_the_client(
+    app: Flask, durable: FlaskDurable, client: FlaskClient
+) -> None:
+    """The 202 brings the cookie, as any answer does."""
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> str:
+        session["trip"] = 7
+        step.sleep("nap", 60)
+        return "done"
+
+    assert client.post("/work").status_code == 202
+    with client.session_transaction() as stored:
+        assert stored["trip"] == 7
+
+
+def test_an_error_that_on_does_not_name_gives_no_new_attempt(
+    app: Flask, durable: FlaskDurable, client: FlaskClient, drive: Drive
+) -> None:
+    """The endpoint's ``Retry`` decides about errors outside steps too."""
+    view = Failing(lambda: KeyError("seat"))
+
+    @app.post("/work")
+    @durable.endpoint(retry=Retry(3, on=ConnectionError))
+    def work() -> str:
+        step.run("reserve", lambda: 1)
+        view()
+
+    response = client.post("/work")
+    assert response.status_code == 500
+    assert drive.status(response)["status"] == "failed"
+    assert view.calls == 1
