@@ -56,7 +56,7 @@ def arrive(app: Flask) -> None:
 
     if options is None:
         if header is not None:
-            raise refuse_replay("the view is not durable")
+            _check_lost_way(app, header)
 
         return
 
@@ -70,6 +70,14 @@ def arrive(app: Flask) -> None:
         request.environ[REPLAY_KEY] = Replay(state, ticket.execution_id)
 
     request.environ[KEY] = Arrival(record, ticket)
+
+
+def _check_lost_way(app: Flask, header: str) -> None:
+    """Let a good ticket whose URL leads nowhere any more hear that from Flask."""
+    ticket = read_ticket(app, header)
+
+    if isinstance(ticket, str) or request.routing_exception is None:
+        raise refuse_replay("the view is not durable")
 
 
 def find_options(app: Flask) -> Options | None:

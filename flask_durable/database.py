@@ -245,8 +245,23 @@ def _check_sqlite_file(url: sa.URL) -> None:
 
 
 def _set_pragmas(connection: sqlite3.Connection, record: object) -> None:
-    for pragma in ("journal_mode=WAL", "synchronous=FULL"):
-        connection.execute(f"PRAGMA {pragma}").close()
+    _set_wal(connection)
+    connection.execute("PRAGMA synchronous=FULL").close()
+
+
+def _set_wal(connection: sqlite3.Connection) -> None:
+    """Use a write-ahead log; the switch itself does not wait for others."""
+    deadline = clock.boottime() + LOCK_TIMEOUT
+
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or clock.boottime() > deadline:
+                raise
+
+        clock.sleep(0.01)
 
 
 def _is_outage(error: Exception) -> bool:

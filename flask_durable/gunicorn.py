@@ -27,4 +27,4 @@ def post_worker_init(worker: t.Any) -> None:
 def worker_exit(server: t.Any, worker: t.Any) -> None:
     """Finish what is in hand and hand back the rest."""
     for state in all_states():
-        state.stop(EXIT_GRACE)
+        state.close(EXIT_GRACE)

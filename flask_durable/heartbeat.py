@@ -208,5 +208,5 @@ class Heartbeat:
 def _lost(lease: Lease) -> LeaseLostError:
     return LeaseLostError(
         f"Attempt {lease.attempt} of execution {lease.execution_id} ends:"
-        " it no longer holds its lease."
+        " another took over, or its process handed it back to stop."
     )

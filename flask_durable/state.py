@@ -120,7 +120,7 @@ class State:
         """This process."""
         return current_owner()
 
-    def stop(self, grace: float = EXIT_GRACE) -> None:
+    def stop(self, grace: float) -> None:
         """Take no more work, wait for what is in hand, hand back the rest."""
         if self.dispatcher is not None:
             self.dispatcher.stop(grace)
@@ -129,9 +129,9 @@ class State:
         if self._beat is not None:
             self._beat.stop()
 
-    def close(self) -> None:
+    def close(self, grace: float = 0.0) -> None:
         """Stop, and close all connections; a later request opens them again."""
-        self.stop(grace=0.0)
+        self.stop(grace)
 
         if self._store is not None:
             for database in self._databases:
@@ -190,7 +190,7 @@ def _stop_at_exit(reference: weakref.ref[State], pid: int) -> None:
     state = reference()
 
     if state is not None and pid == os.getpid():
-        state.stop()
+        state.close(EXIT_GRACE)
 
 
 def _after_fork() -> None:

@@ -7,9 +7,7 @@ import dataclasses
 import logging
 import typing as t
 
-from werkzeug.exceptions import default_exceptions
 from werkzeug.exceptions import HTTPException
-from werkzeug.wrappers import Response
 
 from . import clock
 from .attempt import running_step
@@ -20,6 +18,8 @@ from .codec import Unencodable
 from .errors import DurableError
 from .errors import StepError
 from .errors import StepOutputError
+from .httperrors import http_error
+from .httperrors import http_parts
 from .ids import idempotency_key
 from .records import Failure
 from .records import StepRecord
@@ -52,7 +52,7 @@ def replay_outcome(scope: Scope, step: StepRecord) -> t.Any:
     failure = Failure.decode(step.error or b"{}")
 
     if failure.http is not None:
-        raise _http_error(failure)
+        raise http_error(failure)
 
     if step.error_type == OUTPUT_ERROR:
         raise StepOutputError(failure.message)
@@ -152,11 +152,11 @@ class StepTries:
             raise error
 
         if isinstance(error, HTTPException):
-            self._record_failure(Failure.of(error, _http_parts(error)))
+            self._record_failure(Failure.of(error, http_parts(error)))
             raise error
 
         if self._is_typo(error) or not self.retry.allows(error, tries):
-            self._log(error, "and its tries are used up")
+            self._log(error, "and is not tried again")
             self._record_failure(failure := Failure.of(error))
             raise StepError(
                 self.step.id, tries, failure.type, failure.message
@@ -229,28 +229,3 @@ def _too_big(size: int, key: str, limit: int) -> str:
         f"returned {size} bytes. It ran, but that is over the limit of DURABLE_{key}"
         f" ({limit}): keep the data elsewhere and return where it is."
     )
-
-
-def _http_parts(error: HTTPException) -> list[t.Any]:
-    """Describe an HTTP error: code, description and its own response, if any."""
-    if error.response is None:
-        return [error.code, error.description, None]
-
-    response = t.cast(Response, error.response)
-    body = response.get_data().decode("latin-1")
-    headers = [list(item) for item in response.headers.items()]
-    return [error.code, error.description, [response.status, headers, body]]
-
-
-def _http_error(failure: Failure) -> HTTPException:
-    code, description, parts = t.cast(list[t.Any], failure.http)
-    response = None
-
-    if parts is not None:
-        status, headers, body = parts
-        response = Response(body.encode("latin-1"), status, headers)
-
-    cls = default_exceptions.get(code, HTTPException)
-    error = cls(description, response)
-    error.code = code if code is not None else error.code
-    return error

@@ -30,6 +30,7 @@ from flask_durable import step
 from flask_durable import StepError
 
 from ..driving import Drive
+from .conftest import MakeApp
 from .helpers import down
 from .helpers import Failing
 from .helpers import Flaky
@@ -565,14 +566,28 @@ def test_a_session_that_the_app_wants_is_there_in_a_replay(
     assert drive.finish(client.post("/work")).text == "done"
 
 
-def test_an_endpoint_that_is_gone_fails_the_execution(
-    app: Flask, napping: list[int], client: FlaskClient, drive: Drive
+def test_a_route_that_is_gone_fails_the_execution(
+    app: Flask, napping: list[int], client: FlaskClient, make_app: MakeApp
 ) -> None:
-    """A new release dropped the view: 404 to the replays, then that's the answer."""
+    """A new release dropped the view: its 404 is what was answered."""
     response = client.post("/work")
-    app.view_functions["work"] = lambda: abort(404)
+    release = make_app()
+    FlaskDurable(release)
+    drive = Drive(release)
     assert drive.finish(response).status_code == 404
     assert drive.status(response)["status"] == "failed"
+
+
+def test_a_replay_never_runs_a_plain_view(
+    app: Flask, napping: list[int], client: FlaskClient, drive: Drive
+) -> None:
+    """A new release made the view an ordinary one, which isn't safe to repeat."""
+    response = client.post("/work")
+    plain = Flaky("ran")
+    app.view_functions["work"] = plain
+    assert drive.finish(response).status_code == 403
+    assert drive.status(response)["status"] == "failed"
+    assert plain.calls == 0
 
 
 def changing(

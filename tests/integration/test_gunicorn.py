@@ -34,7 +34,20 @@ CONFIGURATIONS: dict[str, dict[str, t.Any]] = {
 }
 
 
-@pytest.fixture(scope="module", params=CONFIGURATIONS)
+WORKER_CLASSES = ["sync", "gthread", "gevent"]
+
+everywhere = pytest.mark.parametrize(
+    "running_shop", CONFIGURATIONS, indirect=True, scope="module"
+)
+with_sqlite = pytest.mark.parametrize(
+    "running_shop", list(CONFIGURATIONS)[:-1], indirect=True, scope="module"
+)
+without_preload = pytest.mark.parametrize(
+    "running_shop", WORKER_CLASSES, indirect=True, scope="module"
+)
+
+
+@pytest.fixture(scope="module")
 def running_shop(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> cabc.Iterator[Shop]:
@@ -67,6 +80,7 @@ def order() -> str:
     return new_order()
 
 
+@everywhere
 def test_a_view_without_trouble_answers_at_once(site: Shop, order: str) -> None:
     """The response is the view's own, and each step ran once."""
     answer = site.post("/four", order)
@@ -76,6 +90,7 @@ def test_a_view_without_trouble_answers_at_once(site: Shop, order: str) -> None:
     assert site.names(order) == ["one", "two", "three", "four"]
 
 
+@without_preload
 def test_an_async_view_answers_at_once(site: Shop, order: str) -> None:
     """Async views and async steps run under each kind of worker."""
     answer = site.post("/async", order)
@@ -83,6 +98,7 @@ def test_an_async_view_answers_at_once(site: Shop, order: str) -> None:
     assert site.names(order) == ["one", "two", "three", "four"]
 
 
+@without_preload
 def test_the_dispatcher_holds_no_request_up(site: Shop, order: str) -> None:
     """Ordinary pages are answered in no time while the dispatcher waits for work."""
 
@@ -94,6 +110,7 @@ def test_the_dispatcher_holds_no_request_up(site: Shop, order: str) -> None:
     assert statistics.median(seconds() for _ in range(15)) < 0.2
 
 
+@everywhere
 def test_a_retry_is_finished_in_the_background(site: Shop, order: str) -> None:
     """The client gets 202, and nobody has to ask for the rest to happen."""
     answer = site.post("/retry", order)
@@ -104,6 +121,7 @@ def test_a_retry_is_finished_in_the_background(site: Shop, order: str) -> None:
     assert site.names(order) == ["first", "pay", "pay", "last"]
 
 
+@without_preload
 def test_a_sleep_is_finished_in_the_background(site: Shop, order: str) -> None:
     """It neither ends early nor much too late."""
     answer = site.post("/sleep", order, nap=1, seconds=0)
@@ -114,6 +132,7 @@ def test_a_sleep_is_finished_in_the_background(site: Shop, order: str) -> None:
     assert 1.0 <= slow.at - first.at < 2.5
 
 
+@without_preload
 def test_branches_are_finished_in_the_background(site: Shop, order: str) -> None:
     """The branch that failed is tried again alone."""
     answer = site.post("/parallel", order, seconds=0.1)
@@ -126,6 +145,7 @@ def test_branches_are_finished_in_the_background(site: Shop, order: str) -> None
     assert names[-1] == "confirm"
 
 
+@everywhere
 def test_a_killed_worker_is_succeeded_at_once(site: Shop, order: str) -> None:
     """Another worker goes on at the step that was under way."""
     answer = site.post_in_background("/dies", order)
@@ -140,6 +160,7 @@ def test_a_killed_worker_is_succeeded_at_once(site: Shop, order: str) -> None:
     assert answer.exception() is not None
 
 
+@everywhere
 def test_a_killed_server_goes_on_at_its_next_start(site: Shop, order: str) -> None:
     """What ran and what slept goes on before any request comes."""
     sleeping = site.post("/sleep", f"{order}-sleeping", nap=1.5, seconds=0)
@@ -159,6 +180,7 @@ def test_a_killed_server_goes_on_at_its_next_start(site: Shop, order: str) -> No
     assert site.names(f"{order}-running") == ["first", "slow", "slow", "last"]
 
 
+@without_preload
 def test_a_stop_waits_for_a_request(site: Shop, order: str) -> None:
     """SIGTERM lets a slow step end, and the client gets its response."""
     answer = site.post_in_background("/slow", order, seconds=1.5)
@@ -170,6 +192,7 @@ def test_a_stop_waits_for_a_request(site: Shop, order: str) -> None:
     assert answer.result(5).json() == ["first", "slow", "last"]
 
 
+@with_sqlite
 def test_a_stop_waits_for_a_replay(site: Shop, order: str) -> None:
     """SIGTERM lets the slow step of a replay end, or hands the rest over."""
     site.post("/sleep", order, nap=0.2, seconds=1.5)
@@ -184,6 +207,15 @@ def test_a_stop_waits_for_a_replay(site: Shop, order: str) -> None:
     assert site.names(order) == ["first", "slow"]
 
 
+@without_preload
+def test_a_stop_without_work_takes_no_time(site: Shop, order: str) -> None:
+    """Threads that wait for work hold no worker up."""
+    began = time.monotonic()
+    assert site.gunicorn.stop() == 0
+    assert time.monotonic() - began < 3
+
+
+@with_sqlite
 def test_a_reload_disturbs_nothing(site: Shop, order: str) -> None:
     """HUP replaces the workers; what ran there ends, what slept goes on."""
     old = set(site.gunicorn.worker_pids())
@@ -202,7 +234,7 @@ def test_a_reload_disturbs_nothing(site: Shop, order: str) -> None:
     assert site.names(f"{order}-running") == ["first", "slow", "last"]
 
 
-@pytest.mark.parametrize("worker_class", ["sync", "gthread", "gevent"])
+@pytest.mark.parametrize("worker_class", WORKER_CLASSES)
 def test_workers_that_live_short_lose_nothing(
     tmp_path: pathlib.Path, worker_class: str
 ) -> None:
@@ -228,7 +260,7 @@ def shop_settings(url: str) -> dict[str, str]:
     return {"FLASK_DURABLE_DATABASE_URL": url, "FLASK_SECRET_KEY": "tests"}
 
 
-@pytest.mark.parametrize("worker_class", ["sync", "gthread", "gevent"])
+@pytest.mark.parametrize("worker_class", WORKER_CLASSES)
 def test_a_worker_that_exits_hands_back_what_it_ran(
     tmp_path: pathlib.Path, worker_class: str
 ) -> None:

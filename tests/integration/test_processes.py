@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections.abc as cabc
 import concurrent.futures
 import contextlib
+import functools
 import os
 import pathlib
 import signal
@@ -152,8 +153,11 @@ def test_one_of_two_processes_gets_an_execution(
             order = f"round-{number}"
             answer = left.post("/sleep", order, nap=3600, seconds=0)
             execution_id = answer.headers["Durable-Execution"]
-            send = make_replay(left, execution_id, order)
-            answers = at_once(lambda: send(left), lambda: send(right))
+            ticket = make_ticket(left, execution_id)
+            answers = at_once(
+                functools.partial(replay, left, order, ticket),
+                functools.partial(replay, right, order, ticket),
+            )
 
             assert sorted(a.status_code for a in answers) == [200, 403]
             (won,) = (a for a in answers if a.status_code == 200)
@@ -163,18 +167,20 @@ def test_one_of_two_processes_gets_an_execution(
             assert left.names(order) + right.names(order) == ["first", "slow"]
 
 
-def make_replay(
-    site: Shop, execution_id: str, order: str
-) -> cabc.Callable[[Shop], requests.Response]:
+def make_ticket(site: Shop, execution_id: str) -> str:
     """Make the next attempt due for nobody but the holder of a ticket."""
     row = site.journal.row(execution_id)
     site.journal.wake_steps(execution_id)
     site.journal.change(execution_id, ready_at=0.0, due_at=row.now + DAY)
     signer = Flask("signer")
     signer.secret_key = SECRET_KEY
-    ticket = sign_ticket(signer, Ticket(execution_id, 2, row.digest))
+    return sign_ticket(signer, Ticket(execution_id, 2, row.digest))
+
+
+def replay(site: Shop, order: str, ticket: str) -> requests.Response:
+    """Send the request of a round again."""
     headers = {"Durable-Replay": ticket}
-    return lambda to: to.post("/sleep", order, headers, nap=3600, seconds=0)
+    return site.post("/sleep", order, headers, nap=3600, seconds=0)
 
 
 def at_once(
@@ -201,9 +207,8 @@ def test_an_execution_that_always_kills_its_process_fails(
         row: t.Any = None
 
         for crashes in range(1, MAX_CRASHES):
-            row = wait_until(
-                lambda: crashed(site, execution_id, crashes), 15, "a crash"
-            )
+            look = functools.partial(crashed, site, execution_id, crashes)
+            row = wait_until(look, 15, f"crash {crashes}")
             assert row.status in ("suspended", "running")
 
             if crashes > 1:

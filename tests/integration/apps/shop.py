@@ -1,4 +1,4 @@
-"""A shop that real servers run; a file in its folder counts what its steps really do."""
+"""A shop that real servers run; a file in its folder counts real calls of steps."""
 
 from __future__ import annotations
 
