@@ -13,6 +13,7 @@ import os
 import pathlib
 import signal
 import sys
+import traceback
 import typing as t
 
 from flask import Flask
@@ -204,7 +205,7 @@ def _in_child(work: cabc.Callable[[], None]) -> int:
         work()
         os._exit(0)
     except BaseException:
-        sys.excepthook(*sys.exc_info())
+        traceback.print_exc()
         os._exit(1)
 
 

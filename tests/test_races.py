@@ -9,6 +9,7 @@ import time
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import exc
 
 from flask_durable.database import Database
 from flask_durable.errors import LeaseLostError
@@ -203,7 +204,7 @@ def breaks_once(store: Store, monkeypatch: pytest.MonkeyPatch, name: str) -> Non
                 connection.exec_driver_sql("COMMIT")
 
             connection.invalidate()
-            raise sa.exc.OperationalError("", {}, Exception("the answer was lost"))
+            raise exc.OperationalError("", {}, Exception("the answer was lost"))
 
         return rows
 

@@ -30,9 +30,12 @@ def browser_path() -> str | None:
     return named or next(filter(None, map(shutil.which, NAMES)), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> cabc.Iterator[Browser]:
-    """Run one browser for all tests; without one they are skipped, and fail in CI."""
+    """Run one browser for all tests; without one they are skipped, and fail in CI.
+
+    It ends with this folder, since its event loop runs in the tests' own thread.
+    """
     give_up = pytest.fail if os.environ.get("CI") else pytest.skip
     path = browser_path()
     if path is None:

@@ -99,6 +99,14 @@ def test_an_async_view_answers_at_once(site: Shop, order: str) -> None:
 
 
 @without_preload
+def test_async_steps_may_run_at_once(site: Shop, order: str) -> None:
+    """Each has an event loop of its own."""
+    answer = site.post("/async-map", order)
+    assert (answer.status_code, answer.json()) == (200, ["one", "two", "three"])
+    assert sorted(site.names(order)) == ["one", "three", "two"]
+
+
+@without_preload
 def test_the_dispatcher_holds_no_request_up(site: Shop, order: str) -> None:
     """Ordinary pages are answered in no time while the dispatcher waits for work."""
 

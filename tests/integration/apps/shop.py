@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections.abc as cabc
 import ctypes
 import json
@@ -106,6 +107,20 @@ async def four_async() -> list[str]:
     """Take four steps in an async view, two of them async."""
     done = [step.run(name, call_async, name) for name in ("one", "two")]
     return done + [step.run(name, call, name) for name in ("three", "four")]
+
+
+@app.post("/async-map")
+@durable.endpoint
+def async_map() -> list[str]:
+    """Run an async function for three items at once."""
+    return step.map("wait", wait_async, ["one", "two", "three"])
+
+
+async def wait_async(name: str) -> str:
+    """Wait a little on the event loop."""
+    call(name)
+    await asyncio.sleep(0.2)
+    return name
 
 
 @app.post("/retry")
