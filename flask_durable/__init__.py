@@ -8,6 +8,7 @@ from .errors import DurableError
 from .errors import ExecutionNotFound
 from .errors import JournalUnavailable
 from .errors import LeaseLostError
+from .errors import MisplacedStepError
 from .errors import NestedStepError
 from .errors import NonDeterminismError
 from .errors import NonRetryableError
@@ -30,6 +31,7 @@ __all__ = [
     "FlaskDurable",
     "JournalUnavailable",
     "LeaseLostError",
+    "MisplacedStepError",
     "NestedStepError",
     "NonDeterminismError",
     "NonRetryableError",

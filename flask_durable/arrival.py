@@ -10,14 +10,18 @@ from flask import Flask
 from flask import request
 
 from .capture import capture_request
+from .errors import ExecutionNotFound
+from .errors import JournalUnavailable
 from .problems import Problem
 from .records import RequestRecord
 from .replay import HEADER
 from .replay import Replay
+from .retry import check_retry
 from .retry import Retry
 from .signing import read_ticket
 from .signing import Ticket
 from .state import get_state
+from .state import State
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +39,17 @@ class Options:
     retry: Retry | None = None
     pending: t.Literal["accepted", "redirect"] | None = None
     max_request_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        check_retry(self.retry)
+
+        if self.pending not in (None, "accepted", "redirect"):
+            raise ValueError(
+                f'pending is "accepted" or "redirect", not {self.pending!r}.'
+            )
+
+        if self.max_request_bytes is not None and self.max_request_bytes < 1:
+            raise ValueError("max_request_bytes must be at least 1.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +82,7 @@ def arrive(app: Flask) -> None:
 
     if header is not None:
         ticket = _verify(app, header, record)
-        request.environ[REPLAY_KEY] = Replay(state, ticket.execution_id)
+        request.environ[REPLAY_KEY] = _replay(state, ticket)
 
     request.environ[KEY] = Arrival(record, ticket)
 
@@ -86,9 +101,11 @@ def find_options(app: Flask) -> Options | None:
     options = getattr(view, MARK, None)
     view_class = getattr(view, "view_class", None)
 
-    for method in (request.method.lower(), "dispatch_request"):
+    method = request.method.lower()
+
+    for name in (method, "get" if method == "head" else method, "dispatch_request"):
         if options is None and view_class is not None:
-            options = getattr(getattr(view_class, method, None), MARK, None)
+            options = getattr(getattr(view_class, name, None), MARK, None)
 
     return options
 
@@ -105,9 +122,27 @@ def _verify(app: Flask, header: str, record: RequestRecord) -> Ticket:
     return ticket
 
 
+def _replay(state: State, ticket: Ticket) -> Replay:
+    """Give hooks the replay, unless its ticket was used before."""
+    try:
+        found = state.store.replay(ticket.execution_id)
+    except (ExecutionNotFound, JournalUnavailable) as error:
+        raise refuse_replay(f"it can't be checked: {type(error).__name__}") from error
+
+    if found.attempt != ticket.attempt - 1 or not found.is_claimable:
+        raise refuse_replay(USED)
+
+    identity = found.identity
+    value = None if identity is None else state.codec.decode(identity)
+    return Replay(ticket.execution_id, value)
+
+
+USED = "it was used before, or the execution is not due"
+
+
 def refuse_replay(reason: str) -> Problem:
     """Log and make the answer to a request with a bad ticket."""
     logger.warning(
-        "Refused a replay of %s %s: %s.", request.method, request.path, reason
+        "Refused a replay of %s %r: %s.", request.method, request.path, reason
     )
     return Problem(403, f"The {HEADER} header is not good for this request: {reason}.")

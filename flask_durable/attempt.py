@@ -14,6 +14,7 @@ import threading
 from . import clock
 from .errors import DuplicateStepError
 from .errors import LeaseLostError
+from .errors import MisplacedStepError
 from .errors import NestedStepError
 from .errors import NonDeterminismError
 from .errors import Suspended
@@ -178,13 +179,13 @@ class Scope:
             )
 
         if self.attempt.closed:
-            raise RuntimeError(
+            raise MisplacedStepError(
                 f'Step "{step_id}" was called after the view had returned, as in the'
                 " generator of a streamed response: call steps in the view itself."
             )
 
         if self.attempt.lease.pid != os.getpid():
-            raise RuntimeError(
+            raise MisplacedStepError(
                 f'Step "{step_id}" was called in a forked child: only the process'
                 " that got the request runs its steps."
             )
@@ -296,4 +297,4 @@ def _caller() -> str:
     while frame.f_back and frame.f_code.co_filename.startswith(PACKAGE):
         frame = frame.f_back
 
-    return f"{frame.f_code.co_filename}, line {frame.f_lineno},"
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

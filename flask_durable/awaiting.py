@@ -6,8 +6,9 @@ import asyncio
 import collections.abc as cabc
 import contextvars
 import inspect
-import threading
 import typing as t
+
+from .threads import run_in_native_thread
 
 
 def resolve(value: t.Any) -> t.Any:
@@ -28,9 +29,7 @@ def resolve(value: t.Any) -> t.Any:
         except BaseException as error:
             result.extend((None, error))
 
-    thread = threading.Thread(target=run, name="flask_durable.async", daemon=True)
-    thread.start()
-    thread.join()
+    run_in_native_thread(run)
     given, error = result
 
     if error is not None:

@@ -6,11 +6,13 @@ import collections.abc as cabc
 import contextlib
 import dataclasses
 import logging
+import os
 import typing as t
 
 from flask import after_this_request
 from flask import current_app
 from flask import Flask
+from flask import g
 from flask import request
 from flask import session
 from werkzeug.exceptions import HTTPException
@@ -19,11 +21,14 @@ from werkzeug.wrappers import Response
 from .arrival import Options
 from .attempt import Attempt
 from .attempt import current_scope
+from .attempt import running_step
 from .capture import capture_response
 from .capture import stored_response
-from .errors import DurableError
 from .errors import JournalLostError
 from .errors import LeaseLostError
+from .errors import MISUSE
+from .errors import StepError
+from .errors import StepOutputError
 from .errors import Suspended
 from .problems import Problem
 from .problems import problem_response
@@ -62,11 +67,21 @@ class Call:
         self._attempt = attempt
         self._outcome: Outcome | None = None
         self._done = False
+        self._in_view = False
+        self._g = t.cast(t.Any, g)._get_current_object()
         request.environ[KEY] = self
+        # Each copy of the request's context would close its files at its end.
+        t.cast(t.Any, request).close = _keep_open
         after_this_request(self._deliver)
+
+    def runs(self, attempt: Attempt) -> bool:
+        """Tell whether this is the call of an attempt."""
+        return self._attempt is attempt
 
     def run(self, view: View, args: t.Any, kwargs: t.Any) -> t.Any:
         """Run the view and give its answer, the stored one, or a promise."""
+        self._in_view = True
+
         try:
             return self._run(view, args, kwargs)
         except LeaseLostError as error:
@@ -76,6 +91,8 @@ class Call:
         except BaseException:
             self._abandon()
             raise
+        finally:
+            self._in_view = False
 
     def _run(self, view: View, args: t.Any, kwargs: t.Any) -> t.Any:
         root = self._attempt.root
@@ -85,12 +102,18 @@ class Call:
                 value = current_app.ensure_sync(view)(*args, **kwargs)
                 response = current_app.make_response(value)
 
+                if self._is_forked:
+                    return response
+
                 if root.suspended is None:
                     self._attempt.closed = True
                     return self._complete(response)
         except Suspended:
             pass
         except Exception as error:
+            if self._is_forked:
+                raise
+
             if root.suspended is None:
                 return self._failed(error)
 
@@ -98,13 +121,15 @@ class Call:
 
     @contextlib.contextmanager
     def _active(self) -> cabc.Iterator[None]:
-        token = current_scope.set(self._attempt.root)
+        scope = current_scope.set(self._attempt.root)
+        step = running_step.set(None)
 
         try:
             yield
         finally:
             self._attempt.closed = True
-            current_scope.reset(token)
+            running_step.reset(step)
+            current_scope.reset(scope)
 
     def _complete(self, response: Response) -> Response:
         self._attempt.check_unasked()
@@ -139,7 +164,10 @@ class Call:
         return self._suspend(errors, failure)
 
     def _goes_on(self, error: Exception, errors: int) -> bool:
-        if isinstance(error, DurableError) or self._attempt.debug:
+        if isinstance(error, (StepError, StepOutputError, *MISUSE)):
+            return False
+
+        if self._attempt.debug:
             return False
 
         return bool(self._attempt.steps) and self._attempt.retry.allows(error, errors)
@@ -220,8 +248,17 @@ class Call:
             return problem.get_response()
 
     def tear_down(self) -> None:
-        """End what Flask made no response for, as in debug mode."""
-        if self._done:
+        """End what Flask made no response for, as in debug mode.
+
+        Copies of the request's context, in threads that the view started, are
+        torn down too: they have a ``g`` of their own, or end before the view.
+        """
+        if self._in_view or t.cast(t.Any, g)._get_current_object() is not self._g:
+            return
+
+        t.cast(t.Any, request).__dict__.pop("close", None)
+
+        if self._done or self._is_forked:
             return
 
         if self._outcome is None:
@@ -258,8 +295,13 @@ class Call:
         self._done = True
         self._state.heartbeat.end(self._attempt.lease)
 
+    @property
+    def _is_forked(self) -> bool:
+        """Tell whether this is a child of the process that runs the attempt."""
+        return self._attempt.lease.pid != os.getpid()
+
     def _abandon(self) -> None:
-        if not self._done:
+        if not self._done and not self._is_forked:
             self._done = True
             self._state.heartbeat.abandon(self._attempt.lease)
 
@@ -267,7 +309,12 @@ class Call:
         if self._attempt.attempt > 1 and session and session.modified:
             logger.warning(
                 "The session was changed in attempt %d of execution %s, whose answer"
-                " may never reach the client: change it before the first step.",
+                " may never reach the client: change it only in the first attempt,"
+                " where durable_replay() is None.",
                 self._attempt.attempt,
                 self._attempt.id,
             )
+
+
+def _keep_open() -> None:
+    """Stand in for ``request.close`` until the request's own context ends."""

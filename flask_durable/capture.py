@@ -54,6 +54,8 @@ ENVIRON_KEYS = (
     "CONTENT_LENGTH",
     "REMOTE_ADDR",
     "REMOTE_PORT",
+    "REMOTE_USER",
+    "AUTH_TYPE",
     "wsgi.url_scheme",
 )
 """What a request is beside its headers and body, by the names of PEP 3333."""
@@ -75,13 +77,11 @@ def capture_request(request: Request, limit: int) -> RequestRecord:
     if body or environ.get("CONTENT_LENGTH"):
         environ["CONTENT_LENGTH"] = str(len(body))
 
-    named = request.headers.get("Connection", "").lower().split(",")
-    dropped = HOP_BY_HOP | {name.strip() for name in named}
     headers: list[tuple[str, str]] = []
     secrets: list[tuple[str, str]] = []
 
     for name, value in request.headers.items():
-        if name.lower() not in dropped:
+        if name.lower() not in HOP_BY_HOP:
             (secrets if name.lower() in SECRET_HEADERS else headers).append(
                 (name, value)
             )
@@ -99,13 +99,27 @@ def _read_body(request: Request, limit: int) -> bytes:
     if request.content_length is not None and request.content_length > limit:
         raise _too_large(limit)
 
-    # Empty parts: a stream that ends early gives fewer bytes, then none.
-    body = b"".join(iter(lambda: request.stream.read(65536), b""))[: limit + 1]
+    cached = request.__dict__.get("_cached_data")
+    body = cached if cached is not None else _read_stream(request, limit)
 
     if len(body) > limit:
         raise _too_large(limit)
 
-    return body
+    if len(body) < (request.content_length or 0):
+        raise Problem(400, "The request's body ended before its Content-Length.")
+
+    return t.cast(bytes, body)
+
+
+def _read_stream(request: Request, limit: int) -> bytes:
+    parts = []
+    left = limit + 1
+
+    while left > 0 and (part := request.stream.read(min(left, 65536))):
+        parts.append(part)
+        left -= len(part)
+
+    return b"".join(parts)
 
 
 def _too_large(limit: int) -> Problem:
@@ -114,13 +128,10 @@ def _too_large(limit: int) -> Problem:
 
 def request_digest(environ: cabc.Mapping[str, t.Any], body: bytes) -> str:
     """Give what a replay must agree with: method, path, query and body."""
-    digest = hashlib.sha256()
-
-    for key in ("REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING"):
-        digest.update(str(environ.get(key, "")).encode("latin-1", "replace") + b"\n")
-
-    digest.update(body)
-    return digest.hexdigest()
+    keys = ("REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING")
+    head = json.dumps([str(environ.get(key, "")) for key in keys]).encode()
+    # JSON has no zero byte, so that no head and body are taken for others.
+    return hashlib.sha256(head + b"\0" + body).hexdigest()
 
 
 def request_environ(record: RequestRecord) -> dict[str, t.Any]:
@@ -137,6 +148,19 @@ def request_environ(record: RequestRecord) -> dict[str, t.Any]:
     environ["wsgi.input_terminated"] = True
     environ["wsgi.version"] = (1, 0)
     return environ
+
+
+def as_first_received(environ: dict[str, t.Any]) -> None:
+    """Give a path back to middleware that may have moved a part of it.
+
+    The request was captured behind the app's middleware and enters before it.
+    """
+    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+
+    if raw:
+        path = urllib.parse.urlsplit(raw).path if raw[0] != "/" else raw.split("?")[0]
+        environ["SCRIPT_NAME"] = ""
+        environ["PATH_INFO"] = urllib.parse.unquote(path, "latin-1")
 
 
 def capture_response(response: Response, url: str, limit: int) -> ResponseRecord:

@@ -33,9 +33,21 @@ def isoformat(moment: float | None) -> str | None:
     return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def seconds(value: float | dt.timedelta) -> float:
-    """Give a duration, a number of seconds or a ``timedelta``, in seconds."""
-    if isinstance(value, dt.timedelta):
-        return value.total_seconds()
+LONGEST = 100 * 366 * 86_400.0
+"""The longest duration, in seconds: a hundred years."""
 
-    return float(value)
+
+def duration(value: float | dt.timedelta) -> float:
+    """Give a duration, a number of seconds or a ``timedelta``, in seconds.
+
+    :raises ValueError: if it is not a number or over a hundred years
+    """
+    if isinstance(value, dt.timedelta):
+        seconds = value.total_seconds()
+    else:
+        seconds = float(value)
+
+    if not -LONGEST <= seconds <= LONGEST:
+        raise ValueError(f"A duration is at most a hundred years, not {value!r}.")
+
+    return seconds

@@ -25,6 +25,7 @@ class Unencodable(TypeError):
 
     def __init__(self, value: t.Any) -> None:
         self.name = type(value).__name__
+        self.is_enum = isinstance(value, enum.Enum)
         self.inside: str | None = None
         super().__init__(f"{self.name} has no encoding")
 
@@ -36,6 +37,9 @@ class Unencodable(TypeError):
         else:
             what = f"{_a(self.inside)} with {_a(self.name)} in it"
             instead = "return its id"
+
+        if self.is_enum:
+            return f"returned {what}. It ran, but can't be stored: return its .value."
 
         return (
             f"returned {what}. It ran, but its result can't be stored:"

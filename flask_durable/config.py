@@ -11,7 +11,7 @@ import typing as t
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from .clock import seconds
+from .clock import duration
 from .errors import ConfigError
 from .retry import Retry
 
@@ -85,10 +85,15 @@ def _duration(key: str, value: t.Any, least: float = 0.0) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | dt.timedelta):
         raise _wrong(key, value, "a number of seconds or a timedelta")
 
-    if not least <= seconds(value) < float("inf"):
+    try:
+        seconds = duration(value)
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}") from None
+
+    if seconds < least:
         raise _wrong(key, value, f"a time of at least {least:g} seconds")
 
-    return seconds(value)
+    return seconds
 
 
 def _lease(key: str, value: t.Any) -> float:
@@ -122,8 +127,8 @@ def _retry(key: str, value: t.Any) -> Retry:
         return value
 
     try:
-        return Retry(**value)
-    except (TypeError, ValueError) as error:
+        return Retry(**{str(name).lower(): part for name, part in value.items()})
+    except (AttributeError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{key} must be a Retry, or a mapping of its parameters: {error}."
         ) from None
@@ -135,7 +140,31 @@ def _database_url(key: str, value: t.Any) -> str:
     except exc.ArgumentError:
         raise ConfigError(f"{key} is not a database URL.") from None
 
+    check_database(url)
     return url.render_as_string(hide_password=False)
+
+
+def check_database(url: sa.URL) -> None:
+    """Make sure that a journal can live behind a URL.
+
+    :raises ConfigError: if it can't
+    """
+    backend = url.get_backend_name()
+
+    if backend not in {"sqlite", "postgresql"}:
+        raise ConfigError(
+            f"The journal can't live in {backend!r}: DURABLE_DATABASE_URL takes"
+            " SQLite and PostgreSQL."
+        )
+
+    name = url.database or ":memory:"
+    in_memory = ":memory:" in name or "mode=memory" in name
+
+    if backend == "sqlite" and (in_memory or url.query.get("mode") == "memory"):
+        raise ConfigError(
+            "DURABLE_DATABASE_URL names a SQLite database in memory, which dies"
+            " with its connection: name a file, as in sqlite:////var/lib/app.db."
+        )
 
 
 def _url_prefix(key: str, value: t.Any) -> str:

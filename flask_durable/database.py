@@ -17,7 +17,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from . import clock
-from .errors import ConfigError
+from .config import check_database
 from .errors import JournalUnavailable
 
 logger = logging.getLogger(__name__)
@@ -31,8 +31,19 @@ POOL_OVERFLOW = 30
 LOCK_TIMEOUT = 10.0
 """Seconds to wait for another writer of a SQLite file."""
 
-CONNECT_TIMEOUT = 5
-"""Seconds to wait for a PostgreSQL server's answer to a new connection."""
+CONNECTION = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": 10_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+}
+"""How soon a PostgreSQL server that answers no more is given up; see libpq's
+parameters. The URL may have others."""
+
+PASSING = frozenset({"25006", "26000", "42P05"})
+"""SQLSTATEs of PostgreSQL that a new connection may be spared: a server that is
+read-only during a failover, prepared statements that a pooler lost or has twice."""
 
 T = t.TypeVar("T")
 Rows = cabc.Sequence[t.Any]
@@ -116,13 +127,14 @@ class Database:
         options: dict[str, t.Any] = {}
 
         if parsed.get_backend_name() == "sqlite":
-            _check_sqlite_file(parsed)
             options["connect_args"] = {
                 "timeout": LOCK_TIMEOUT,
                 "check_same_thread": False,
             }
         elif parsed.drivername == "postgresql+psycopg":
-            options["connect_args"] = {"connect_timeout": CONNECT_TIMEOUT}
+            given = parsed.query
+            wanted = {k: v for k, v in CONNECTION.items() if k not in given}
+            options["connect_args"] = wanted
 
         return cls(_engine(parsed, **options))
 
@@ -166,7 +178,7 @@ class Database:
 
             try:
                 with self.engine.connect() as connection:
-                    return work(connection)
+                    return _invalidating(connection, work)
             except (exc.DBAPIError, exc.TimeoutError) as error:
                 if not _is_outage(error):
                     raise
@@ -214,11 +226,7 @@ class Database:
 
 
 def _engine(url: sa.URL, **options: t.Any) -> sa.Engine:
-    if url.get_backend_name() not in {"sqlite", "postgresql"}:
-        raise ConfigError(
-            f"The journal can't live in {url.get_backend_name()!r}:"
-            " DURABLE_DATABASE_URL takes SQLite and PostgreSQL."
-        )
+    check_database(url)
 
     if "pool" not in options:
         options |= {"pool_size": POOL_SIZE, "max_overflow": POOL_OVERFLOW}
@@ -231,17 +239,6 @@ def _engine(url: sa.URL, **options: t.Any) -> sa.Engine:
         event.listen(engine, "connect", _set_pragmas)
 
     return engine
-
-
-def _check_sqlite_file(url: sa.URL) -> None:
-    name = url.database or ":memory:"
-    in_memory = ":memory:" in name or "mode=memory" in name
-
-    if in_memory or url.query.get("mode") == "memory":
-        raise ConfigError(
-            "DURABLE_DATABASE_URL names a SQLite database in memory, which dies"
-            " with its connection: name a file, as in sqlite:////var/lib/app.db."
-        )
 
 
 def _set_pragmas(connection: sqlite3.Connection, record: object) -> None:
@@ -264,6 +261,15 @@ def _set_wal(connection: sqlite3.Connection) -> None:
         clock.sleep(0.01)
 
 
+def _invalidating(connection: sa.Connection, work: cabc.Callable[..., T]) -> T:
+    """Do work on a connection that is not used again after an error."""
+    try:
+        return work(connection)
+    except exc.DBAPIError:
+        connection.invalidate()
+        raise
+
+
 def _is_outage(error: Exception) -> bool:
     if isinstance(error, exc.TimeoutError):
         return True
@@ -272,9 +278,8 @@ def _is_outage(error: Exception) -> bool:
         message = str(error.orig)
         return not ("no such " in message or "syntax error" in message)
 
-    # PostgreSQL answers so while a failover is under way.
-    read_only = getattr(getattr(error, "orig", None), "sqlstate", None) == "25006"
-    return read_only or getattr(error, "connection_invalidated", False)
+    state = getattr(getattr(error, "orig", None), "sqlstate", None)
+    return state in PASSING or getattr(error, "connection_invalidated", False)
 
 
 def _away(database: Database, error: Exception) -> str:

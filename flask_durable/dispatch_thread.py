@@ -70,7 +70,8 @@ class ThreadDispatcher:
         while (due := self._queue.get()) is not None:
             try:
                 replay(self._app, due)
-            except Exception:
+            except BaseException:
+                # A view's SystemExit, say, must not cost the process a thread.
                 logger.exception("The replay of execution %s failed.", due.id)
             finally:
                 with self._idle:

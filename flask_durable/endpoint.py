@@ -17,9 +17,11 @@ from .arrival import Arrival
 from .arrival import KEY
 from .arrival import Options
 from .arrival import refuse_replay
+from .arrival import USED
 from .attempt import Attempt
 from .attempt import current_scope
 from .call import Call
+from .call import KEY as CALL_KEY
 from .errors import JournalUnavailable
 from .ids import new_id
 from .problems import Problem
@@ -39,7 +41,10 @@ View = cabc.Callable[..., t.Any]
 
 def serve(options: Options, view: View, args: t.Any, kwargs: t.Any) -> t.Any:
     """Run a durable view for the current request."""
-    if (scope := current_scope.get()) is not None and not scope.attempt.closed:
+    scope = current_scope.get()
+    call = request.environ.get(CALL_KEY)
+
+    if scope is not None and isinstance(call, Call) and call.runs(scope.attempt):
         # A durable view that calls another as a function: its steps are ours.
         return current_app.ensure_sync(view)(*args, **kwargs)
 
@@ -48,7 +53,9 @@ def serve(options: Options, view: View, args: t.Any, kwargs: t.Any) -> t.Any:
     arrival = _arrival()
 
     if request.method == "HEAD":
-        raise MethodNotAllowed(["GET"])
+        rule = request.url_rule
+        methods = (rule.methods if rule else None) or {"GET"}
+        raise MethodNotAllowed(sorted(methods - {"HEAD"}))
 
     try:
         if arrival.ticket is None:
@@ -92,7 +99,7 @@ def _begin(app: Flask, state: State, options: Options, arrival: Arrival) -> Atte
         )
     except JournalUnavailable as error:
         if error.unknown:
-            state.heartbeat.abandon_id(execution_id)
+            state.heartbeat.abandon_attempt(execution_id, 1)
             raise _unknown(execution_id) from error
 
         raise
@@ -119,17 +126,18 @@ def _begin(app: Flask, state: State, options: Options, arrival: Arrival) -> Atte
 def _claim(app: Flask, state: State, options: Options, ticket: Ticket) -> Attempt:
     """Begin the attempt that a replay's ticket is good for, once."""
     since = clock.boottime()
-    execution = state.store.claim(
-        ticket.execution_id, ticket.attempt, state.owner, state.config.lease
-    )
-
-    if execution is None:
-        raise refuse_replay("it was used before, or the execution is not due")
 
     try:
+        execution = state.store.claim(
+            ticket.execution_id, ticket.attempt, state.owner, state.config.lease
+        )
+
+        if execution is None:
+            raise refuse_replay(USED)
+
         journal = state.store.journal(execution.id)
     except JournalUnavailable:
-        state.heartbeat.abandon_id(execution.id)
+        state.heartbeat.abandon_attempt(ticket.execution_id, ticket.attempt)
         raise
 
     return _attempt(app, state, options, execution, journal, since)

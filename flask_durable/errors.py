@@ -7,6 +7,7 @@
         StepError                  a step failed and its tries are used up
         StepOutputError            a step ran, but its result can't be stored
         NestedStepError            a step was called inside a step function
+        MisplacedStepError         a step was called outside of a durable view
         DuplicateStepError         two parallel branches used the same id
         NonDeterminismError        a replay asked for something else
         AttemptCrashed             an execution killed its process too often
@@ -23,10 +24,14 @@
         JournalLostError           ends an attempt that can't record any more
 
 The last three are control flow: ``except Exception`` must not catch them.
-This module imports nothing of the package.
+This module imports nothing of the package but the clock.
 """
 
 from __future__ import annotations
+
+import datetime as dt
+
+from .clock import duration
 
 
 class DurableError(Exception):
@@ -66,6 +71,10 @@ class NestedStepError(DurableError):
     """A step was called inside the function of another step."""
 
 
+class MisplacedStepError(DurableError, RuntimeError):
+    """A step was called where no attempt is running."""
+
+
 class DuplicateStepError(DurableError):
     """Two parallel branches used the same step id."""
 
@@ -101,6 +110,16 @@ class ExecutionNotFound(DurableError):
     """There is no execution with this id."""
 
 
+MISUSE = (
+    ConfigError,
+    DuplicateStepError,
+    MisplacedStepError,
+    NestedStepError,
+    NonDeterminismError,
+)
+"""Errors that stay until somebody changes the code: nothing is tried again."""
+
+
 class NonRetryableError(Exception):
     """Raise this in a step function to fail the step without another try."""
 
@@ -108,13 +127,13 @@ class NonRetryableError(Exception):
 class RetryAfterError(Exception):
     """Raise this in a step function to have the next try no sooner.
 
-    :param seconds: how long to wait at least
+    :param seconds: how long to wait at least: seconds, or a ``timedelta``
     :param message: what happened, for the logs
     """
 
-    def __init__(self, seconds: float, message: str = "") -> None:
-        self.seconds = seconds
-        super().__init__(message or f"try again in {seconds:g} s")
+    def __init__(self, seconds: float | dt.timedelta, message: str = "") -> None:
+        self.seconds = duration(seconds)
+        super().__init__(message or f"try again in {self.seconds:g} s")
 
 
 class Suspended(BaseException):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import collections.abc as cabc
 import functools
 import os
 import pathlib
+import shutil
 import tempfile
 import typing as t
 import weakref
@@ -17,7 +19,6 @@ from flask import request
 from .arrival import arrive
 from .arrival import MARK
 from .arrival import Options
-from .attempt import current_scope
 from .call import Call
 from .call import KEY
 from .cli import durable_cli
@@ -70,7 +71,9 @@ class FlaskDurable:
         app.extensions["durable"] = State(config, self._hooks, _connect)
         _engines[app] = self._engine
         _apps.add(app)
-        app.register_blueprint(make_blueprint(config.url_prefix))
+        app.register_blueprint(
+            make_blueprint(config.url_prefix, app.url_map.host_matching)
+        )
         app.cli.add_command(durable_cli)
         app.url_value_preprocessor(_on_request)
         app.teardown_request(_on_teardown)
@@ -89,7 +92,13 @@ class FlaskDurable:
     ) -> cabc.Callable[[F], F]: ...
 
     def endpoint(
-        self, view: cabc.Callable[..., t.Any] | None = None, /, **options: t.Any
+        self,
+        view: cabc.Callable[..., t.Any] | None = None,
+        /,
+        *,
+        retry: Retry | None = None,
+        pending: t.Literal["accepted", "redirect"] | None = None,
+        max_request_bytes: int | None = None,
     ) -> t.Any:
         """Make a view durable; put it under the route.
 
@@ -99,7 +108,7 @@ class FlaskDurable:
         :param max_request_bytes: limit of the request's body, else
             ``DURABLE_MAX_REQUEST_BYTES``
         """
-        chosen = _options(options)
+        chosen = Options(retry, pending, max_request_bytes)
 
         def decorate(view: F) -> F:
             @functools.wraps(view)
@@ -156,9 +165,8 @@ def _on_request(endpoint: str | None, values: dict[str, t.Any] | None) -> None:
 def _on_teardown(error: BaseException | None) -> None:
     """After all: end an execution whose error nothing has answered."""
     call = request.environ.get(KEY)
-    scope = current_scope.get()
 
-    if isinstance(call, Call) and (scope is None or not scope.is_branch):
+    if isinstance(call, Call):
         call.tear_down()
 
 
@@ -183,17 +191,7 @@ def _default_url(app: Flask) -> str:
 
     if app.testing:
         folder = pathlib.Path(tempfile.mkdtemp(prefix="flask_durable-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
     os.makedirs(folder, exist_ok=True)
     return f"sqlite:///{folder / 'durable.sqlite3'}"
-
-
-def _options(options: dict[str, t.Any]) -> Options:
-    chosen = Options(**options)
-
-    if chosen.pending not in (None, "accepted", "redirect"):
-        raise ValueError(
-            f'pending is "accepted" or "redirect", not {chosen.pending!r}.'
-        )
-
-    return chosen

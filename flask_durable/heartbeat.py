@@ -33,6 +33,9 @@ IDLE = 5.0
 STOP_PATIENCE = 5.0
 """Seconds that the end of the process waits for the heartbeat's thread."""
 
+RETRY_PAUSE = 0.5
+"""Seconds between two tries to reach a database that is away."""
+
 SLOW_STEP = 0.2
 """Seconds after which a step that still runs is shown as running."""
 
@@ -66,7 +69,7 @@ class Heartbeat:
         self._upkeep = Upkeep(store)
         self._threaded = threaded
         self._leases: dict[int, Lease] = {}
-        self._abandoned: set[str] = set()
+        self._abandoned: set[tuple[str, int]] = set()
         self._bell = Bell()
         self._ended = Bell()
         self._running = False
@@ -94,11 +97,11 @@ class Heartbeat:
     def abandon(self, lease: Lease) -> None:
         """Stop renewing an attempt whose row still says that it runs."""
         self.end(lease)
-        self.abandon_id(lease.execution_id)
+        self.abandon_attempt(lease.execution_id, lease.attempt)
 
-    def abandon_id(self, execution_id: str) -> None:
+    def abandon_attempt(self, execution_id: str, attempt: int) -> None:
         """Hand back what this process may be said to run, and does not."""
-        self._abandoned.add(execution_id)
+        self._abandoned.add((execution_id, attempt))
         self._bell.ring()
 
     def holds(self, execution_id: str) -> bool:
@@ -118,29 +121,37 @@ class Heartbeat:
         if clock.boottime() < lease.expires_at:
             return
 
-        try:
-            self._store.database.run(lambda _: None, OUTAGE_PATIENCE)
-            self._renew([lease])
-        except JournalUnavailable as error:
-            raise JournalLostError(str(error)) from error
+        self._insist(lease)
 
         if lease.lost:
             raise _lost(lease)
 
+    def _insist(self, lease: Lease) -> None:
+        deadline = clock.boottime() + OUTAGE_PATIENCE
+
+        while True:
+            try:
+                return self._renew([lease])
+            except JournalUnavailable as error:
+                if clock.boottime() > deadline:
+                    raise JournalLostError(str(error)) from error
+
+            clock.sleep(RETRY_PAUSE)
+
     def stop(self) -> None:
         """Stop renewing, and hand back what is still held."""
+        if self._stopped:
+            return
+
         self._stopped = True
         self._bell.ring()
 
         if self._running:
             self._ended.wait(STOP_PATIENCE)
 
-        left = {lease.execution_id for lease in self._leases.values()}
-        self._abandoned |= left
-
         for lease in list(self._leases.values()):
             lease.lost = True
-            self.end(lease)
+            self.abandon(lease)
 
         try:
             self._hand_back(crashed=False)
@@ -154,10 +165,10 @@ class Heartbeat:
             try:
                 self.tick()
             except JournalUnavailable:
-                self._bell.wait(1.0)
+                self._bell.wait(RETRY_PAUSE)
             except Exception:
                 logger.exception("The heartbeat failed and goes on.")
-                self._bell.wait(1.0)
+                self._bell.wait(RETRY_PAUSE)
 
         self._ended.ring()
 

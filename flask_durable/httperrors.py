@@ -6,6 +6,7 @@ again, the same class with the same answer.
 
 from __future__ import annotations
 
+import json
 import sys
 import typing as t
 
@@ -21,25 +22,32 @@ def http_parts(error: HTTPException) -> list[t.Any]:
     response = error.get_response()
     body = response.get_data().decode("latin-1")
     headers = [list(item) for item in response.headers.items()]
-    description = error.description
-
-    if description is not None and not isinstance(description, str):
-        description = str(description)
-
-    return [error.code, description, [response.status, headers, body]]
+    values = {k: v for k, v in vars(error).items() if k != "response"}
+    values["description"] = error.description
+    plain = {k: v if _is_plain(v) else str(v) for k, v in values.items()}
+    return [error.code, plain, [response.status, headers, body]]
 
 
 def http_error(failure: Failure) -> HTTPException:
     """Make the error again."""
-    code, description, parts = t.cast("list[t.Any]", failure.http)
+    code, values, parts = t.cast("list[t.Any]", failure.http)
     status, headers, body = parts
     cls = _class_of(failure.type) or default_exceptions.get(code, HTTPException)
     # The classes' own parameters differ; the answer holds what came of them.
     error = cls.__new__(cls)
     response = Response(body.encode("latin-1"), status, headers)
-    HTTPException.__init__(error, description, response)
+    HTTPException.__init__(error, values.pop("description"), response)
+    vars(error).update(values)
     error.code = code
     return error
+
+
+def _is_plain(value: t.Any) -> bool:
+    """Tell whether JSON gives the same value back."""
+    try:
+        return bool(json.loads(json.dumps(value)) == value)
+    except (TypeError, ValueError):
+        return False
 
 
 def _class_of(name: str) -> type[HTTPException] | None:

@@ -96,6 +96,20 @@ class Execution:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class ReplayRecord:
+    """What a replay's ticket must agree with, and whose execution it is."""
+
+    attempt: int
+    status: ExecutionStatus
+    identity: bytes | None
+
+    @property
+    def is_claimable(self) -> bool:
+        """Tell whether an attempt may begin."""
+        return self.status in ("pending", "suspended")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Due:
     """An execution that the sweeper found to need a look."""
 
@@ -103,7 +117,13 @@ class Due:
     status: ExecutionStatus
     attempt: int
     owner: str | None
+    ready_at: float
     looks: int
+
+    @property
+    def seen(self) -> tuple[str, int, float]:
+        """What must still be so for a lease that ran out to be taken."""
+        return self.id, self.attempt, self.ready_at
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

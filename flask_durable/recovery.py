@@ -22,25 +22,29 @@ MAX_BACKOFF = 60.0
 def release_all(
     upkeep: Upkeep,
     owner: str,
-    only: cabc.Container[str] | None = None,
+    only: cabc.Container[tuple[str, int]] | None = None,
     crashed: bool = True,
 ) -> int:
     """Make what an owner was running ready for the next attempt.
 
-    :param only: ids of the executions to release, else all
+    :param only: executions' ids and attempts to release, else all
     :param crashed: whether it counts as a crash
     :return: how many were released
     """
     released = 0
 
     for held in upkeep.held(owner):
-        if only is None or held.id in only:
-            released += _release(upkeep, held, owner, crashed)
+        if only is None or (held.id, held.attempt) in only:
+            released += release(upkeep, held, owner, crashed)
 
     return released
 
 
-def _release(upkeep: Upkeep, held: Held, owner: str, crashed: bool) -> bool:
+def release(upkeep: Upkeep, held: Held, owner: str, crashed: bool = True) -> bool:
+    """Make one attempt's execution ready for the next, as it was seen.
+
+    After its tenth crash in a row the execution ends as failed instead.
+    """
     crashes = 0 if held.progressed else held.crashes + crashed
 
     if crashes >= MAX_CRASHES:

@@ -13,6 +13,7 @@ from flask import Flask
 from werkzeug.test import run_wsgi_app
 from werkzeug.wrappers import Response
 
+from .capture import as_first_received
 from .capture import capture_response
 from .capture import request_environ
 from .errors import JournalUnavailable
@@ -35,19 +36,15 @@ MAX_REFUSALS = 10
 """How often the app may turn a replay away before the execution fails."""
 
 
+@dataclasses.dataclass(frozen=True)
 class Replay:
     """A verified replay, as hooks see it."""
 
-    def __init__(self, state: State, execution_id: str) -> None:
-        self._state = state
-        self.execution_id = execution_id
-        """The id of the execution that goes on."""
+    execution_id: str
+    """The id of the execution that goes on."""
 
-    @property
-    def identity(self) -> t.Any:
-        """What ``@durable.identity`` gave when the execution began."""
-        data = self._state.store.identity(self.execution_id)
-        return None if data is None else self._state.codec.decode(data)
+    identity: t.Any
+    """What ``@durable.identity`` gave when the execution began."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +79,10 @@ def replay(app: Flask, due: Due) -> None:
 
 def _send(app: Flask, record: RequestRecord, ticket: Ticket) -> Answer:
     environ = request_environ(record)
+
+    if getattr(app.wsgi_app, "__func__", None) is not Flask.wsgi_app:
+        as_first_received(environ)
+
     environ["HTTP_DURABLE_REPLAY"] = sign_ticket(app, ticket)
     environ |= {
         "wsgi.errors": sys.stderr,
@@ -92,7 +93,8 @@ def _send(app: Flask, record: RequestRecord, ticket: Ticket) -> Answer:
 
     try:
         body, status, headers = run_wsgi_app(app, environ, buffered=True)
-    except Exception as error:
+    except BaseException as error:
+        # SystemExit and the like too: the thread goes on with other replays.
         logger.exception("The replay of execution %s raised.", ticket.execution_id)
         return Answer(None, repr(error))
 

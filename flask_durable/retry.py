@@ -6,6 +6,7 @@ import collections.abc as cabc
 import dataclasses
 import random
 
+from .clock import LONGEST
 from .errors import NonRetryableError
 from .errors import RetryAfterError
 
@@ -49,6 +50,9 @@ class Retry:
             if not isinstance(value, int | float) or value < 0:
                 raise ValueError(f"{name} must be a number of at least 0")
 
+        if self.maximum > LONGEST:
+            raise ValueError("maximum must be at most a hundred years")
+
         if self.jitter > 1:
             raise ValueError("jitter must be a share from 0 to 1")
 
@@ -78,3 +82,12 @@ class Retry:
             return max(delay, error.seconds)
 
         return delay
+
+
+def check_retry(retry: Retry | None) -> None:
+    """Make sure that an option is a policy.
+
+    :raises TypeError: if it is not
+    """
+    if retry is not None and not isinstance(retry, Retry):
+        raise TypeError(f"retry must be a Retry, such as Retry(3), not {retry!r}.")

@@ -55,6 +55,7 @@ class State:
         self._lock = threading.RLock()
         self._store: Store | None = None
         self._beat: Heartbeat | None = None
+        self._closed = False
         self.dispatcher = None
 
     @property
@@ -88,9 +89,9 @@ class State:
                 create = self.config.create_tables
                 beats, database = self._connect(app)
                 self._databases = [beats, database]
-                beats_store = Store(beats, create)
+                beats_store = Store(beats, app.name, create)
                 self._beat = Heartbeat(beats_store, self.config.lease, threads)
-                self._store = Store(database, create)
+                self._store = Store(database, app.name, create)
                 self._at_exit(threads)
 
     def _at_exit(self, threads: bool) -> None:
@@ -99,7 +100,7 @@ class State:
 
     def start(self, make: cabc.Callable[[], Dispatcher]) -> None:
         """Start the dispatcher, unless it runs."""
-        if self.dispatcher is None:
+        if self.dispatcher is None and not self._closed:
             with self._lock:
                 if self.dispatcher is None:
                     dispatcher = make()
@@ -130,15 +131,16 @@ class State:
             self._beat.stop()
 
     def close(self, grace: float = 0.0) -> None:
-        """Stop, and close all connections; a later request opens them again."""
+        """Stop, and close all connections for good: this process ends.
+
+        What still runs hears that the journal is closed.
+        """
+        self._closed = True
         self.stop(grace)
 
         if self._store is not None:
             for database in self._databases:
                 database.close()
-
-        self.__dict__.pop("upkeep", None)
-        self._reset()
 
     def forget_parent(self) -> None:
         """Leave everything to the parent, after a fork."""

@@ -98,7 +98,7 @@ class Statements:
             _steps().order_by(s.c.position.desc()).limit(param("limit", sa.Integer()))
         )
         self.execution = prepare(_by_id(*EXECUTION_COLUMNS))
-        self.identity = prepare(_by_id(e.c.identity))
+        self.replay = prepare(_by_id(e.c.attempt, e.c.status, e.c.identity))
         self.request = prepare(_by_id(e.c.request, e.c.secrets, e.c.body, e.c.digest))
         self.response = prepare(_by_id(e.c.response, e.c.response_body))
 
@@ -115,7 +115,7 @@ def _steps(*more: sa.Column[t.Any]) -> Select:
 
 def _begin() -> sa.Insert:
     end = db_now() + param("lease", sa.Double())
-    given = (e.c.id, e.c.endpoint, e.c.owner, e.c.nonce, e.c.digest)
+    given = (e.c.id, e.c.app, e.c.endpoint, e.c.owner, e.c.nonce, e.c.digest)
     blobs = (e.c.identity, e.c.request, e.c.secrets, e.c.body)
     return (
         e.insert()

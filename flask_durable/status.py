@@ -97,6 +97,7 @@ def accepted(
     """
     if redirect:
         response = Response(status=303)
+        response.cache_control.no_store = True
         response.location = response_url(execution.id)
     else:
         response = document_response(execution, steps, 202)

@@ -12,9 +12,11 @@ import typing as t
 from . import clock
 from .attempt import current_scope
 from .attempt import Scope
+from .errors import MisplacedStepError
 from .parallel import results_of
 from .parallel import run_branches
 from .records import StepRecord
+from .retry import check_retry
 from .retry import Retry
 from .tries import replay_outcome
 from .tries import run_step
@@ -84,6 +86,7 @@ class Steps:
 
         :param retry: when a failed try is tried again
         """
+        check_retry(retry)
         return dataclasses.replace(self, _retry=retry or self._retry)
 
     def parallel(
@@ -137,7 +140,11 @@ class Steps:
 
         :param duration: seconds, or a ``timedelta``
         """
-        seconds = clock.seconds(duration)
+        try:
+            seconds = clock.duration(duration)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f'Step "{id}" can\'t sleep so long: {error}') from None
+
         scope = get_scope()
         _sleep(scope, id, lambda: scope.attempt.now() + seconds)
 
@@ -146,6 +153,9 @@ class Steps:
 
         :param when: a ``datetime`` with a time zone
         """
+        if not isinstance(when, dt.datetime):
+            raise TypeError(f'Step "{id}" sleeps until a datetime, not {when!r}.')
+
         if when.tzinfo is None:
             raise ValueError(
                 f'Step "{id}" sleeps until a time without a time zone: use'
@@ -158,12 +168,12 @@ class Steps:
 def get_scope() -> Scope:
     """Give the line of calls of the running attempt.
 
-    :raises RuntimeError: outside of a durable endpoint
+    :raises MisplacedStepError: outside of a durable endpoint
     """
     scope = current_scope.get()
 
     if scope is None:
-        raise RuntimeError(OUTSIDE)
+        raise MisplacedStepError(OUTSIDE)
 
     return scope
 

@@ -19,6 +19,7 @@ from .errors import LeaseLostError
 from .ids import new_nonce
 from .records import Execution
 from .records import ExecutionStatus
+from .records import ReplayRecord
 from .records import RequestRecord
 from .records import ResponseRecord
 from .records import StepRecord
@@ -31,11 +32,15 @@ OUTAGE_PATIENCE = 30.0
 class Store:
     """The journal in one database.
 
+    :param app: the name of the app whose executions these are
     :param create_tables: whether missing tables are made at the first use
     """
 
-    def __init__(self, database: Database, create_tables: bool = True) -> None:
+    def __init__(
+        self, database: Database, app: str = "app", create_tables: bool = True
+    ) -> None:
         self.database = database
+        self.app = app
         self.sql = Statements(database)
         self._create_tables = create_tables
         self._checked = False
@@ -87,6 +92,7 @@ class Store:
             rows = self.sql.begin(
                 connection,
                 id=execution_id,
+                app=self.app,
                 endpoint=endpoint,
                 owner=owner,
                 lease=lease,
@@ -274,9 +280,9 @@ class Store:
         """
         return Execution(*self._one(self.sql.execution, execution_id))
 
-    def identity(self, execution_id: str) -> bytes | None:
-        """Read whose execution it is, encoded."""
-        return t.cast("bytes | None", self._one(self.sql.identity, execution_id)[0])
+    def replay(self, execution_id: str) -> ReplayRecord:
+        """Read what a replay's ticket must agree with, and whose it is."""
+        return ReplayRecord(*self._one(self.sql.replay, execution_id))
 
     def request(self, execution_id: str) -> RequestRecord:
         """Read the captured request."""

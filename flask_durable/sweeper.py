@@ -8,8 +8,10 @@ import threading
 from . import clock
 from .dispatch import Hands
 from .errors import JournalUnavailable
+from .errors import SchemaError
 from .owner import fate
 from .records import Due
+from .recovery import release
 from .recovery import release_all
 from .state import State
 
@@ -17,6 +19,9 @@ logger = logging.getLogger(__name__)
 
 STOP_PATIENCE = 5.0
 """Seconds that the end of the process waits for a look under way."""
+
+SCHEMA_PAUSE = 30.0
+"""Seconds until the tables are looked for again, if they are not ours."""
 
 POLL = 1.0
 """Longest time between two looks, in seconds."""
@@ -45,6 +50,9 @@ class Sweeper:
             except JournalUnavailable as error:
                 logger.warning("%s", error)
                 delay = POLL
+            except SchemaError as error:
+                logger.error("%s", error)
+                delay = SCHEMA_PAUSE
             except Exception:
                 logger.exception("The sweeper failed and goes on.")
                 delay = POLL
@@ -123,7 +131,11 @@ class Sweeper:
         elif fate(owner) == "alive":
             return
 
-        if due.looks >= 2 and state.store.database.steady_for(
-            self._second_look, self._began
-        ):
-            release_all(state.upkeep, owner, {due.id})
+        steady = state.store.database.steady_for(self._second_look, self._began)
+
+        if due.looks < 2 or not steady:
+            return
+
+        for held in state.upkeep.held(owner):
+            if (held.id, held.attempt, held.ready_at) == due.seen:
+                release(state.upkeep, held, owner)

@@ -21,6 +21,8 @@ executions = sa.Table(
     "durable_executions",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
+    # The name of the app that runs it: several may share a journal.
+    sa.Column("app", sa.Text, nullable=False),
     sa.Column("endpoint", sa.Text, nullable=False),
     sa.Column("status", sa.Text, nullable=False),
     # The fencing token: each claim adds one, each write carries it.
@@ -54,6 +56,7 @@ executions = sa.Table(
 
 sa.Index(
     "ix_durable_executions_due",
+    executions.c.app,
     executions.c.due_at,
     postgresql_where=executions.c.due_at.is_not(None),
     sqlite_where=executions.c.due_at.is_not(None),

@@ -25,6 +25,17 @@ def start_native_thread(target: cabc.Callable[[], None], name: str) -> None:
         _original("start_new_thread")(target, ())
 
 
+def run_in_native_thread(target: cabc.Callable[[], None]) -> None:
+    """Run something in a thread of the operating system and wait for it."""
+    if _patched() is None:
+        thread = threading.Thread(target=target, name="flask_durable.async")
+        thread.daemon = True
+        thread.start()
+        thread.join()
+    else:
+        sys.modules["gevent"].get_hub().threadpool.apply(target)
+
+
 class Bell:
     """Wakes one native thread; ringing never blocks."""
 

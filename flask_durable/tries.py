@@ -15,7 +15,7 @@ from .attempt import RunningStep
 from .attempt import Scope
 from .awaiting import resolve
 from .codec import Unencodable
-from .errors import DurableError
+from .errors import MISUSE
 from .errors import StepError
 from .errors import StepOutputError
 from .httperrors import http_error
@@ -148,14 +148,14 @@ class StepTries:
         """Return if it is time for the next try."""
         tries = self.step.tries
 
-        if isinstance(error, DurableError):
+        if isinstance(error, MISUSE):
             raise error
 
         if isinstance(error, HTTPException):
-            self._record_failure(Failure.of(error, http_parts(error)))
-            raise error
+            self._record_failure(failure := Failure.of(error, http_parts(error)))
+            raise http_error(failure) from error
 
-        if self._is_typo(error) or not self.retry.allows(error, tries):
+        if not self._is_tried_again(error):
             self._log(error, "and is not tried again")
             self._record_failure(failure := Failure.of(error))
             raise StepError(
@@ -186,8 +186,15 @@ class StepTries:
 
         clock.sleep(delay)
 
-    def _is_typo(self, error: Exception) -> bool:
-        return self.attempt.debug and isinstance(error, PROGRAMMING_ERRORS)
+    def _is_tried_again(self, error: Exception) -> bool:
+        if self.attempt.debug and isinstance(error, PROGRAMMING_ERRORS):
+            return False
+
+        try:
+            return self.retry.allows(error, self.step.tries)
+        except Exception:
+            logger.exception('The Retry.on of step "%s" failed.', self.step.id)
+            return False
 
     def _output_error(self, reason: str) -> t.NoReturn:
         error = StepOutputError(f'Step "{self.step.id}" {reason}')

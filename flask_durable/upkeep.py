@@ -104,13 +104,17 @@ class Upkeep:
         :param second_look: the same for running ones, whose lease ran out
         """
         rows = self._store.ask(
-            self._sql.sweep, limit=limit, patience=patience, second_look=second_look
+            self._sql.sweep,
+            app=self._store.app,
+            limit=limit,
+            patience=patience,
+            second_look=second_look,
         )
         return [Due(*row) for row in rows]
 
     def next_due(self) -> float | None:
         """Give the seconds until the next execution is due, by its database."""
-        now, due = self._store.ask(self._sql.next_due)[0]
+        now, due = self._store.ask(self._sql.next_due, app=self._store.app)[0]
         return None if due is None else due - now
 
     def reject(
@@ -170,7 +174,9 @@ def _renew(count: int) -> sa.Update:
 
 
 def _next_due() -> Select:
-    first = sa.select(sa.func.min(e.c.due_at)).where(e.c.due_at.is_not(None))
+    first = sa.select(sa.func.min(e.c.due_at)).where(
+        e.c.app == column_param(e.c.app), e.c.due_at.is_not(None)
+    )
     return sa.select(db_now(), first.scalar_subquery())
 
 
@@ -276,7 +282,7 @@ def _sweep() -> sa.Update:
     """Take the executions that are due, and look again only after a while."""
     found = (
         sa.select(e.c.id)
-        .where(e.c.due_at <= db_now())
+        .where(e.c.app == column_param(e.c.app), e.c.due_at <= db_now())
         .order_by(e.c.due_at)
         .limit(param("limit", sa.Integer()))
         .with_for_update(skip_locked=True)
@@ -290,5 +296,5 @@ def _sweep() -> sa.Update:
         e.update()
         .where(e.c.id.in_(sa.select(found.c.id)), e.c.due_at <= db_now())
         .values(due_at=db_now() + again, looks=e.c.looks + 1)
-        .returning(e.c.id, e.c.status, e.c.attempt, e.c.owner, e.c.looks)
+        .returning(e.c.id, e.c.status, e.c.attempt, e.c.owner, e.c.ready_at, e.c.looks)
     )

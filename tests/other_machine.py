@@ -23,7 +23,7 @@ owner._host = lambda: "another:machine"  # type: ignore[assignment]
 def main(url: str, lease: float) -> None:
     """Serve nobody, and replay what is due."""
     logging.basicConfig(level=logging.INFO)
-    app = Flask(__name__, instance_path=tempfile.mkdtemp())
+    app = Flask("tests.test_outage", instance_path=tempfile.mkdtemp())
     app.config.update(
         DURABLE_DATABASE_URL=url, DURABLE_LEASE=lease, SECRET_KEY="outage"
     )

@@ -59,9 +59,9 @@ def order():
         payment = step.options(retry=PATIENT).run(
             "charge", charge, wanted["card"], reservation["price"]
         )
-    except StepError as error:
+    except StepError:
         step.run("release", release, reservation)
-        return jsonify(error=error.error_message), 402
+        return jsonify(error="The card could not be charged."), 402
 
     return jsonify(payment=payment)
 

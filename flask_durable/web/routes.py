@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typing as t
+
 from flask import Blueprint
 from flask import current_app
 from flask import render_template
@@ -24,15 +26,36 @@ from ..status import prefers_html
 from ..status import retry_after
 
 
-def make_blueprint(prefix: str) -> Blueprint:
-    """Make the routes under a URL prefix."""
+def make_blueprint(prefix: str, host_matching: bool) -> Blueprint:
+    """Make the routes under a URL prefix.
+
+    :param host_matching: whether the app's rules name hosts; then the routes
+        are there on each host, and links lead to the request's own
+    """
     blueprint = Blueprint(
         "durable", __name__, url_prefix=prefix, template_folder="templates"
     )
-    blueprint.add_url_rule("/executions/<token>", "status", status)
-    blueprint.add_url_rule("/executions/<token>/response", "response", response)
+    host = "<durable_host>" if host_matching else None
+    rule = "/executions/<token>"
+    blueprint.add_url_rule(rule, "status", status, host=host)
+    blueprint.add_url_rule(f"{rule}/response", "response", response, host=host)
     blueprint.register_error_handler(JournalUnavailable, _unavailable)
+
+    if host_matching:
+        blueprint.app_url_defaults(_add_host)
+        blueprint.url_value_preprocessor(_drop_host)
+
     return blueprint
+
+
+def _add_host(endpoint: str, values: dict[str, t.Any]) -> None:
+    if endpoint.startswith("durable."):
+        values.setdefault("durable_host", request.host)
+
+
+def _drop_host(endpoint: str | None, values: dict[str, t.Any] | None) -> None:
+    if values is not None:
+        values.pop("durable_host", None)
 
 
 def status(token: str) -> Response:

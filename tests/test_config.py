@@ -1,0 +1,138 @@
+"""The settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import typing as t
+
+import pytest
+
+from flask_durable.config import Config
+from flask_durable.errors import ConfigError
+from flask_durable.retry import Retry
+
+SIZES = ["REQUEST", "OUTPUT", "RESPONSE", "JOURNAL"]
+
+
+def read(**values: t.Any) -> Config:
+    """Read settings, given without their prefix."""
+    return Config.from_mapping(
+        {f"DURABLE_{key}": value for key, value in values.items()}
+    )
+
+
+def test_without_settings_there_are_defaults() -> None:
+    """Those that the contract names."""
+    config = Config.from_mapping({})
+    assert config.database_url is None
+    assert (config.lease, config.inline_retry, config.replay_threads) == (15, 1, 4)
+    assert config.retry == Retry()
+    assert config.create_tables and not config.strict_replay
+    assert config.max_journal_bytes == 16 * config.max_output_bytes == 64 * 2**20
+
+
+def test_a_setting_that_is_none_is_not_set() -> None:
+    """As a factory may pass on what it has not."""
+    assert read(LEASE=None, DATABASE_URL=None, RETRY=None) == Config()
+
+
+def test_others_settings_are_left_alone() -> None:
+    """Flask's, and those of other extensions, even with a similar name."""
+    others = {"SECRET_KEY": "x", "DEBUG": 1, "DURABLES": 2, "durable_lease": 3}
+    assert Config.from_mapping(others) == Config()
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("DURABLE_LEASES", "Did you mean DURABLE_LEASE[?]"),
+        ("DURABLE_lease", "Did you mean DURABLE_LEASE[?]"),
+        ("DURABLE_MAX_BYTES", "Did you mean DURABLE_MAX_[A-Z]+_BYTES[?]"),
+        (
+            "DURABLE_KKKKKKKKKKKKKKKKKKKKKKKKK",
+            "KKK is not a setting of flask_durable[.]$",
+        ),
+        ("DURABLE_", "DURABLE_ is not a setting"),
+    ],
+)
+def test_an_unknown_key_is_refused(key: str, message: str) -> None:
+    """With the one that was meant, if it can be guessed."""
+    with pytest.raises(ConfigError, match=message):
+        Config.from_mapping({key: 1})
+
+
+@pytest.mark.parametrize("key", ["LEASE", "INLINE_RETRY"])
+@pytest.mark.parametrize("value", [20, 20.0, dt.timedelta(seconds=20)])
+def test_a_time_is_seconds_or_a_timedelta(key: str, value: t.Any) -> None:
+    """Both become a number."""
+    assert getattr(read(**{key: value}), key.lower()) == 20.0
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("LEASE", "15", "a number of seconds or a timedelta, not '15'"),
+        ("LEASE", True, "a number of seconds or a timedelta, not True"),
+        ("LEASE", 0.4, "a time of at least 0.5 seconds, not 0.4"),
+        ("LEASE", dt.timedelta(milliseconds=1), "a time of at least 0.5 seconds"),
+        ("LEASE", float("nan"), "at most a hundred years"),
+        ("INLINE_RETRY", -1, "a time of at least 0 seconds"),
+        ("INLINE_RETRY", float("inf"), "at most a hundred years"),
+        ("REPLAY_THREADS", 0, "a whole number of at least 1, not 0"),
+        ("REPLAY_THREADS", 1.0, "a whole number of at least 1, not 1.0"),
+        ("STRICT_REPLAY", 1, "true or false, not 1"),
+        ("STRICT_REPLAY", "yes", "true or false, not 'yes'"),
+        ("CREATE_TABLES", 0, "true or false, not 0"),
+        ("RETRY", 5, "a Retry, or a mapping of its parameters"),
+        ("RETRY", {"attempts": 5}, "unexpected keyword argument 'attempts'"),
+        ("RETRY", {"jitter": 2}, "jitter must be a share from 0 to 1"),
+        ("URL_PREFIX", "durable", 'a path that begins with "/"'),
+        ("URL_PREFIX", "/", 'a path that begins with "/"'),
+        ("URL_PREFIX", "//", 'a path that begins with "/"'),
+        ("URL_PREFIX", 5, 'a path that begins with "/"'),
+        ("DATABASE_URL", "", "is not a database URL"),
+        ("DATABASE_URL", "journal.db", "is not a database URL"),
+        ("DATABASE_URL", 5, "is not a database URL"),
+        ("DATABASE_URL", "postgresql://ada@host:port/db", "is not a database URL"),
+        *[(f"MAX_{n}_BYTES", 0, "a whole number of bytes, at least 1") for n in SIZES],
+        *[(f"MAX_{n}_BYTES", 1e6, "a whole number of bytes") for n in SIZES],
+        *[(f"MAX_{n}_BYTES", True, "a whole number of bytes") for n in SIZES],
+    ],
+)
+def test_a_wrong_value_is_refused(key: str, value: t.Any, message: str) -> None:
+    """The message has the key and what it takes."""
+    with pytest.raises(ConfigError, match=f"^DURABLE_{key}.*{message}"):
+        read(**{key: value})
+
+
+def test_a_wrong_url_is_not_shown() -> None:
+    """It may hold a password."""
+    with pytest.raises(ConfigError) as caught:
+        read(DATABASE_URL="ada:hunter2@host/db")
+
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_url_keeps_its_password() -> None:
+    """The journal needs it."""
+    url = "postgresql+psycopg://ada:hunter2@host/db"
+    assert read(DATABASE_URL=url).database_url == url
+
+
+def test_a_retry_may_be_a_mapping() -> None:
+    """As the environment gives it, in JSON."""
+    wanted = Retry(3, initial=2)
+    assert read(RETRY={"max_attempts": 3, "initial": 2}).retry == wanted
+    assert read(RETRY=wanted).retry is wanted
+
+
+def test_a_prefix_loses_its_last_slash() -> None:
+    """Routes add their own."""
+    assert read(URL_PREFIX="/ops/durable/").url_prefix == "/ops/durable"
+
+
+def test_settings_are_frozen() -> None:
+    """They are read once."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(Config(), "lease", 1)  # noqa: B010

@@ -1,0 +1,500 @@
+"""Connections to the journal: statements, outages, transactions, secrets."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import contextlib
+import logging
+import os
+import pathlib
+import time
+import typing as t
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from flask_durable import clock
+from flask_durable import database as module
+from flask_durable.database import Database
+from flask_durable.database import db_now
+from flask_durable.database import param
+from flask_durable.errors import ConfigError
+from flask_durable.errors import JournalUnavailable
+
+SECRET = "hunter2"
+
+ASKED = sa.select(param("a", sa.Text()), param("b", sa.Integer()))
+
+
+@pytest.fixture
+def database(database_url: str) -> cabc.Iterator[Database]:
+    """Open a database of each kind."""
+    database = Database.open(database_url)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def file(sqlite_url: str) -> cabc.Iterator[Database]:
+    """Open a SQLite file."""
+    database = Database.open(sqlite_url)
+    yield database
+    database.close()
+
+
+class Clock:
+    """A clock that only sleeping turns."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.pauses: list[float] = []
+        self.on_sleep: cabc.Callable[[], None] = lambda: None
+
+    def sleep(self, seconds: float) -> None:
+        """Turn the clock."""
+        self.pauses.append(seconds)
+        self.now += seconds
+        self.on_sleep()
+
+
+@pytest.fixture
+def turned(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Replace the process's clock."""
+    made = Clock()
+    monkeypatch.setattr(clock, "boottime", lambda: made.now)
+    monkeypatch.setattr(clock, "sleep", made.sleep)
+    return made
+
+
+def refused(message: str = "connection refused") -> exc.OperationalError:
+    """Make the error of a server that is away."""
+    return exc.OperationalError("SELECT 1", {}, Exception(message))
+
+
+class Work:
+    """Work that fails with these errors, then gives a value."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.calls = 0
+
+    def __call__(self, connection: sa.Connection) -> str:
+        self.calls += 1
+
+        if self.errors:
+            raise self.errors.pop(0)
+
+        return "done"
+
+
+# Statements
+
+
+def test_a_statement_is_run_with_its_parameters(database: Database) -> None:
+    """In any order, each with its type."""
+    statement = database.prepare(ASKED)
+    rows = database.run(lambda c: statement(c, b=7, a="x"))
+    assert [tuple(row) for row in rows] == [("x", 7)]
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"a": "x"}, {"a": "x", "b": 1, "c": 2}, {"a": "x", "p_b": 1}]
+)
+def test_a_statement_refuses_wrong_parameters(
+    database: Database, values: dict[str, t.Any]
+) -> None:
+    """One too few or too many, by name; the database isn't asked."""
+    statement = database.prepare(ASKED)
+
+    with pytest.raises(TypeError, match="needs .*p_a.* got .*SELECT"):
+        database.run(lambda c: statement(c, **values))
+
+
+def test_a_statement_keeps_its_constants(database: Database) -> None:
+    """They are parameters too, which nobody gives."""
+    statement = database.prepare(sa.select(sa.literal(5) + param("a", sa.Integer())))
+    assert database.run(lambda c: statement(c, a=2))[0][0] == 7
+
+
+def test_values_are_never_part_of_the_text(database: Database) -> None:
+    """Whatever is in them."""
+    value = "'; DROP TABLE x; -- %s %(a)s :a ?"
+    statement = database.prepare(sa.select(param("a", sa.Text())))
+    assert database.run(lambda c: statement(c, a=value))[0][0] == value
+
+
+def test_the_databases_clock_is_in_seconds(database: Database) -> None:
+    """Since the epoch, with fractions."""
+    statement = database.prepare(sa.select(db_now()))
+    found = [database.run(lambda c: statement(c))[0][0] for _ in range(2)]
+    assert found[0] == pytest.approx(time.time(), abs=60)
+    assert found[0] <= found[1]
+    assert isinstance(found[0], float)
+
+
+def test_the_databases_clock_stands_still_in_a_statement(database: Database) -> None:
+    """All rows of a sweep are compared with one time."""
+    statement = database.prepare(sa.select(db_now() - db_now()))
+    assert database.run(lambda c: statement(c))[0][0] == 0
+
+
+# Outages
+
+OUTAGES = {
+    "refused": refused(),
+    "locked": refused("database is locked"),
+    "full": refused("database or disk is full"),
+    "no-file": refused("unable to open database file"),
+    "interface": exc.InterfaceError("", {}, Exception("connection already closed")),
+    "pool": exc.TimeoutError("QueuePool limit reached"),
+}
+
+MISTAKES = {
+    "no-table": refused("no such table: x"),
+    "no-column": refused("no such column: x"),
+    "syntax": refused('near "x": syntax error'),
+    "unique": exc.IntegrityError("", {}, Exception("UNIQUE constraint failed")),
+    "programming": exc.ProgrammingError("", {}, Exception("relation is missing")),
+    "value": ValueError("no"),
+}
+
+
+class ReadOnly(Exception):
+    """PostgreSQL's error while a failover is under way."""
+
+    sqlstate = "25006"
+
+
+@pytest.mark.parametrize("name", OUTAGES)
+def test_an_outage_is_waited_for(file: Database, turned: Clock, name: str) -> None:
+    """The work is done again when the database is back."""
+    work = Work(*[OUTAGES[name]] * 5)
+    assert file.run(work, patience=30) == "done"
+    assert work.calls == 6
+
+
+@pytest.mark.parametrize("name", OUTAGES)
+def test_an_outage_without_patience_is_tried_twice(
+    file: Database, turned: Clock, name: str
+) -> None:
+    """A connection may be old and broken, so a new one is tried at once."""
+    work = Work(*[OUTAGES[name]] * 5)
+
+    with pytest.raises(JournalUnavailable, match="The journal at sqlite:.* can't be"):
+        file.run(work)
+
+    assert (work.calls, sum(turned.pauses)) == (2, 0)
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_raised_as_it_is(file: Database, name: str) -> None:
+    """Waiting would not help."""
+    work = Work(MISTAKES[name])
+
+    with pytest.raises(type(MISTAKES[name])) as caught:
+        file.run(work, patience=30)
+
+    assert caught.value is MISTAKES[name]
+    assert (work.calls, file.troubled_at) == (1, None)
+
+
+def test_a_server_that_only_reads_is_an_outage(file: Database, turned: Clock) -> None:
+    """As after a failover to a standby that is not yet promoted."""
+    assert file.run(Work(exc.InternalError("", {}, ReadOnly("read-only")))) == "done"
+
+
+def test_a_lost_connection_is_an_outage(file: Database, turned: Clock) -> None:
+    """Whatever class the driver's error has."""
+    lost = exc.DBAPIError("", {}, Exception("gone"), connection_invalidated=True)
+    assert file.run(Work(lost)) == "done"
+
+
+def test_pauses_grow_to_a_second(file: Database, turned: Clock) -> None:
+    """None before the first repetition."""
+    file.run(Work(*[refused()] * 8), patience=30)
+    assert turned.pauses == [0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+
+
+def test_patience_ends(file: Database, turned: Clock) -> None:
+    """Not a pause later than it was promised."""
+    with pytest.raises(JournalUnavailable, match="connection refused"):
+        file.run(Work(*[refused()] * 99), patience=10)
+
+    assert 9 <= sum(turned.pauses) <= 10
+
+
+def test_a_closed_database_refuses_work(file: Database) -> None:
+    """Nothing is connected again behind one's back."""
+    file.close()
+
+    with pytest.raises(JournalUnavailable, match="journal.db was closed"):
+        file.run(Work())
+
+
+def test_whoever_waits_gives_up_when_it_is_closed(
+    file: Database, turned: Clock
+) -> None:
+    """A process that ends does not wait for a database that is away."""
+    turned.on_sleep = file.close
+
+    with pytest.raises(JournalUnavailable, match="was closed"):
+        file.run(Work(*[refused()] * 99), patience=30)
+
+    assert len(turned.pauses) == 1
+
+
+def test_trouble_is_remembered(file: Database, turned: Clock) -> None:
+    """A sweeper that saw an error waits before it takes over a lease."""
+    assert file.steady_for(10, since=990)
+    assert not file.steady_for(10, since=991)
+    file.run(Work(refused()))
+    assert not file.steady_for(10, since=0)
+    turned.now += 10
+    assert file.steady_for(10, since=0)
+    assert not file.steady_for(10, since=1009)
+
+
+def test_an_outage_says_what_is_wrong_with_a_folder(tmp_path: pathlib.Path) -> None:
+    """It is missing, and not made."""
+    folder = tmp_path / "missing"
+    database = Database.open(f"sqlite:///{folder}/journal.db")
+
+    with pytest.raises(JournalUnavailable, match=f"Does the folder {folder} exist"):
+        database.run(Work())
+
+    assert not folder.exists()
+    database.close()
+
+
+def test_an_outage_says_who_holds_a_file(
+    file: Database, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A view of the app that writes to the same file."""
+    monkeypatch.setattr(module, "LOCK_TIMEOUT", 0.05)
+    hasty = Database.open(sqlite_url)
+
+    def write(connection: sa.Connection) -> None:
+        with hasty.transaction(connection):
+            pass
+
+    with file.engine.connect() as holder, file.transaction(holder):
+        with pytest.raises(JournalUnavailable, match="must commit before it calls a"):
+            hasty.run(write)
+
+    hasty.run(write)
+    hasty.close()
+
+
+# Transactions
+
+
+def count(database: Database) -> int:
+    """Count the rows."""
+    query = "SELECT count(*) FROM notes"
+    return int(database.run(lambda c: c.exec_driver_sql(query).scalar_one()))
+
+
+@pytest.fixture
+def notes(database: Database) -> Database:
+    """Make a table."""
+    database.run(lambda c: c.exec_driver_sql("CREATE TABLE notes (id INTEGER)"))
+    return database
+
+
+def insert(connection: sa.Connection) -> None:
+    """Add a row."""
+    connection.exec_driver_sql("INSERT INTO notes VALUES (1)")
+
+
+def test_a_transaction_commits_all_at_once(notes: Database) -> None:
+    """Nobody sees a half of it."""
+    with notes.engine.connect() as connection:
+        with notes.transaction(connection):
+            insert(connection)
+            insert(connection)
+            assert count(notes) == 0
+
+        assert count(notes) == 2
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
+def test_a_transaction_that_fails_leaves_nothing(
+    notes: Database, error: BaseException
+) -> None:
+    """And its connection can be used again."""
+    with notes.engine.connect() as connection:
+        with pytest.raises(type(error)):
+            with notes.transaction(connection):
+                insert(connection)
+                raise error
+
+        assert count(notes) == 0
+        insert(connection)
+        assert count(notes) == 1
+
+
+def test_a_transaction_whose_connection_broke_raises_what_broke_it(
+    notes: Database,
+) -> None:
+    """Not the error of a rollback that can't be sent."""
+    with notes.engine.connect() as connection:
+        with pytest.raises(ValueError, match="broken"):
+            with notes.transaction(connection):
+                insert(connection)
+                connection.invalidate()
+                raise ValueError("broken")
+
+    assert count(notes) == 0
+
+
+def test_a_single_statement_commits_by_itself(notes: Database) -> None:
+    """Without BEGIN and COMMIT."""
+    with notes.engine.connect() as connection:
+        insert(connection)
+        assert count(notes) == 1
+
+
+# Secrets
+
+
+@pytest.fixture
+def secrets(database: Database) -> Database:
+    """Make a table in which no two secrets may be the same."""
+    ddl = "CREATE TABLE secrets (value TEXT PRIMARY KEY, number INTEGER NOT NULL)"
+    database.run(lambda c: c.exec_driver_sql(ddl))
+    return database
+
+
+TABLE = sa.table("secrets", sa.column("value"), sa.column("number"))
+INSERT = TABLE.insert().values(value=param("v", sa.Text()), number=sa.null())
+
+
+def test_an_error_does_not_show_parameters(secrets: Database) -> None:
+    """Neither its text, nor that of what wraps it."""
+    statement = secrets.prepare(INSERT)
+
+    with pytest.raises(exc.IntegrityError) as caught:
+        secrets.run(lambda c: statement(c, v=SECRET))
+
+    assert SECRET not in repr(caught.value)
+    assert "parameters hidden" in str(caught.value)
+
+
+@pytest.mark.parametrize("level", [logging.INFO, logging.DEBUG])
+def test_no_log_shows_parameters_or_rows(
+    database_url: str, caplog: pytest.LogCaptureFixture, level: int
+) -> None:
+    """However much of SQLAlchemy's log an app asks for."""
+    with caplog.at_level(level, "sqlalchemy"):
+        database = Database.open(database_url)
+        statement = database.prepare(sa.select(param("v", sa.Text())))
+        assert database.run(lambda c: statement(c, v=SECRET))[0][0] == SECRET
+        database.close()
+
+    assert "SELECT" in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_an_outage_does_not_show_the_password(
+    caplog: pytest.LogCaptureFixture, turned: Clock
+) -> None:
+    """Nobody listens there; the log says where, not with which password."""
+    url = f"postgresql+psycopg://ada:{SECRET}@127.0.0.1:1/db"
+    database = Database.open(url)
+
+    with pytest.raises(JournalUnavailable, match="127.0.0.1:1/db") as caught:
+        database.run(Work())
+
+    assert SECRET not in str(caught.value) + caplog.text
+    assert "***" in caplog.text
+    database.close()
+
+
+# Opening
+
+
+def test_pooled_connections_have_their_pragmas(file: Database) -> None:
+    """Each of them: a write-ahead log, and commits that wait for the disk."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(module.POOL_SIZE + 2):
+            connection = stack.enter_context(file.engine.connect())
+            found = [
+                connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+                for name in ("journal_mode", "synchronous", "busy_timeout")
+            ]
+            assert found == ["wal", 2, 10_000]
+
+
+def test_nothing_is_connected_before_its_first_use(tmp_path: pathlib.Path) -> None:
+    """An app is made without its database."""
+    Database.open(f"sqlite:///{tmp_path}/journal.db").close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_kind_of_database_is_refused() -> None:
+    """With those that are taken."""
+    with pytest.raises(ConfigError, match="can't live in 'mysql'.*PostgreSQL"):
+        Database.open("mysql+pymysql://ada@host/db")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "/:memory:", "/file::memory:?uri=true", "/file:x?mode=memory&uri=true"]
+)
+def test_a_database_in_memory_is_refused(name: str) -> None:
+    """It would die with its connection."""
+    with pytest.raises(ConfigError, match="in memory, .*: name a file"):
+        Database.open(f"sqlite://{name}")
+
+
+def test_the_url_may_say_how_to_connect(postgres_url: str) -> None:
+    """What it has not is set to give up a silent server soon."""
+    database = Database.open(f"{postgres_url}?connect_timeout=9&keepalives_idle=77")
+
+    def parameters(connection: sa.Connection) -> dict[str, str]:
+        raw = t.cast(t.Any, connection.connection.dbapi_connection)
+        return dict(raw.info.get_parameters())
+
+    found = database.run(parameters)
+    assert (found["connect_timeout"], found["keepalives_idle"]) == ("9", "77")
+    assert found["tcp_user_timeout"] == "10000"
+    database.close()
+
+
+def test_a_database_beside_an_apps_engine(database_url: str) -> None:
+    """The same database, another pool, and the journal's own settings."""
+    engine = sa.create_engine(database_url)
+    database = Database.beside(engine)
+
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE notes (id INTEGER)")
+
+    database.run(insert)
+    assert count(database) == 1
+    assert engine.pool is not database.engine.pool
+    database.close()
+
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM notes").scalar() == 1
+
+    engine.dispose()
+
+
+def test_a_forked_child_leaves_its_parents_connections(database: Database) -> None:
+    """What it forgets stays open for the parent."""
+    query = "SELECT 41 + 1"
+
+    with database.engine.connect() as held:
+        pooled = database.engine.connect()
+        pooled.close()
+
+        if (pid := os.fork()) == 0:
+            database.forget()
+            answer = database.run(lambda c: c.exec_driver_sql(query).scalar())
+            os._exit(0 if answer == 42 else 1)
+
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert held.exec_driver_sql(query).scalar() == 42
+
+    assert database.run(lambda c: c.exec_driver_sql(query).scalar()) == 42
+    assert database.troubled_at is None

@@ -1,0 +1,303 @@
+"""The docs' examples run, each page has those that it needs, and names what exists."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import datetime as dt
+import http.server
+import importlib.util
+import json
+import pathlib
+import re
+import sys
+import threading
+import time
+import types
+import typing as t
+
+import pytest
+from flask.testing import FlaskClient
+
+import flask_durable
+
+from .driving import Drive
+
+DOCS = pathlib.Path(__file__).parent.parent / "docs"
+EXAMPLES = DOCS / "examples"
+PACKAGE = pathlib.Path(flask_durable.__file__).parent
+
+pytestmark = pytest.mark.skipif(not DOCS.exists(), reason="there are no docs here")
+
+
+class Example(t.NamedTuple):
+    """An example's module, and what drives its app."""
+
+    module: types.ModuleType
+    client: FlaskClient
+    drive: Drive
+
+
+class Load(t.Protocol):
+    """How a test loads an example."""
+
+    def __call__(self, name: str) -> Example: ...
+
+
+def load_module(name: str) -> types.ModuleType:
+    """Import an example by its path."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def load() -> cabc.Iterator[Load]:
+    """Load examples; their journals are closed at the end."""
+    loaded: list[Example] = []
+
+    def load(name: str) -> Example:
+        module = load_module(name)
+        app = module.app if hasattr(module, "app") else module.create_app()
+        app.config.update(TESTING=True, PROPAGATE_EXCEPTIONS=False)
+        loaded.append(Example(module, app.test_client(), Drive(app)))
+        return loaded[-1]
+
+    yield load
+
+    for example in loaded:
+        example.drive.app.extensions["durable"].close()
+        del sys.modules[example.module.__name__]
+
+
+def test_the_quickstart_books_and_gives_back(
+    load: Load,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """All is well; then the bank is down for a while; then it stays down."""
+    monkeypatch.chdir(tmp_path)
+    down = tmp_path / "bank-is-down"
+    _, client, drive = load("quickstart")
+    order = {"flight": "BA117"}
+
+    assert client.post("/trips", json=order).status_code == 200
+
+    down.touch()
+    answer = client.post("/trips", json=order)
+    assert answer.status_code == 202
+    down.unlink()
+    assert drive.finish(answer).json == {
+        "payment": {"paid": 120},
+        "seat": {"flight": "BA117", "seat": "14A", "price": 120},
+    }
+
+    down.touch()
+    final = drive.finish(client.post("/trips", json=order))
+    assert final.status_code == 402
+    assert capsys.readouterr().out.count("giving the seat back") == 1
+
+
+def test_the_quickstart_sleeps(load: Load) -> None:
+    """The ticket comes after the sleep."""
+    _, client, drive = load("quickstart")
+    answer = client.post("/tickets", json={"flight": "BA117"})
+    assert answer.status_code == 202
+    assert answer.headers["Retry-After"] == "20"
+    assert drive.finish(answer).status_code == 200
+
+
+def test_a_package_is_booked_at_once(load: Load) -> None:
+    """Branches and items are steps of their own."""
+    _, client, drive = load("package")
+    wanted = {"flight": "BA117", "hotel": "Ritz", "car": "Mini"}
+    answer = client.post("/packages", json=wanted | {"travellers": ["Ada", "Bob"]})
+    assert answer.status_code == 200
+    steps = {step["id"] for step in drive.status(answer)["steps"]}
+    assert steps == {"flight", "hotel", "car", "letter[0]", "letter[1]"}
+
+
+def test_a_trial_reminds(load: Load, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two timers, three attempts."""
+    _, client, drive = load("trial")
+    answer = client.post("/trials", json={"email": "ada@example.org"})
+    assert drive.status(answer)["waiting_for"]["step"] == "first-week"
+    assert drive.finish(answer).status_code == 200
+    assert drive.status(answer)["attempt"] == 3
+    assert "Your trial ends tomorrow." in capsys.readouterr().out
+
+
+class Bank(http.server.BaseHTTPRequestHandler):
+    """Answers as it is told, and remembers the keys that it was given."""
+
+    answers: t.ClassVar[list[tuple[int, dict[str, str]]]] = []
+    keys: t.ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        """Take a charge."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.keys.append(self.headers["Idempotency-Key"])
+        status, headers = self.answers.pop(0)
+        self.send_response(status)
+
+        for name, value in headers.items():
+            self.send_header(name, value)
+
+        self.end_headers()
+        self.wfile.write(json.dumps({"id": "p-1"}).encode())
+
+    def log_message(self, format: str, *args: t.Any) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture
+def bank(monkeypatch: pytest.MonkeyPatch) -> cabc.Iterator[type[Bank]]:
+    """Run a bank."""
+    Bank.answers, Bank.keys = [], []
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Bank) as server:
+        url = f"http://127.0.0.1:{server.server_port}/charges"
+        monkeypatch.setenv("FLASK_BANK_URL", url)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield Bank
+        server.shutdown()
+        thread.join()
+
+
+def test_a_payment_is_tried_with_one_key(load: Load, bank: type[Bank]) -> None:
+    """An error, a plea to wait, and success."""
+    bank.answers += [(500, {}), (429, {"Retry-After": "90"}), (200, {})]
+    _, client, drive = load("payment")
+    answer = client.post("/orders", json={"item": "lamp", "card": "4242"})
+    assert answer.status_code == 202
+    assert drive.finish(answer).json == {"payment": "p-1"}
+    assert len(bank.keys) == 3
+    assert len(set(bank.keys)) == 1
+
+
+def test_a_declined_payment_gives_the_item_back(
+    load: Load, bank: type[Bank], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One try, then the compensation."""
+    bank.answers += [(402, {})]
+    _, client, _ = load("payment")
+    answer = client.post("/orders", json={"item": "lamp", "card": "4242"})
+    assert answer.status_code == 402
+    assert "giving lamp back" in capsys.readouterr().out
+
+
+def test_the_apps_handler_answers_for_another_step(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody caught the error of the first step."""
+    module, client, _ = load("payment")
+
+    def sold_out(item: str) -> t.NoReturn:
+        raise flask_durable.NonRetryableError("sold out")
+
+    monkeypatch.setattr(module, "reserve", sold_out)
+    answer = client.post("/orders", json={"item": "lamp", "card": "4242"})
+    assert answer.status_code == 502
+    assert answer.json == {"error": "We could not do this: reserve."}
+
+
+def test_an_async_view_runs_an_async_step(load: Load) -> None:
+    """The verb gives the value."""
+    _, client, _ = load("asynchronous")
+    answer = client.post("/translations", json={"text": "hello"})
+    assert answer.json == {"text": "HELLO"}
+
+
+def test_a_revoked_token_does_not_stop_a_replay(load: Load) -> None:
+    """The account was stored when the execution began."""
+    module, client, drive = load("api_token")
+    assert client.post("/reports").status_code == 401
+    answer = client.post("/reports", headers={"X-Token": "t-1"})
+    module.tokens.clear()
+    assert drive.finish(answer).json == "report for ada"
+
+
+@pytest.mark.slow
+def test_an_expired_login_does_not_stop_a_replay(load: Load) -> None:
+    """Flask-Login's own clock can't be turned."""
+    module, client, drive = load("login")
+    module.app.permanent_session_lifetime = dt.timedelta(seconds=1)
+    client.post("/login", data={"name": "ada"})
+
+    with client.session_transaction() as session:
+        session.permanent = True
+
+    answer = client.post("/orders")
+    time.sleep(2.1)
+    assert client.post("/orders").status_code == 401
+    assert drive.finish(answer).json == {"number": "ada-1", "customer": "ada"}
+
+
+@pytest.mark.slow
+def test_an_expired_csrf_token_does_not_stop_a_replay(load: Load) -> None:
+    """Flask-WTF's own clock can't be turned."""
+    module, client, drive = load("csrf")
+    module.app.config["WTF_CSRF_TIME_LIMIT"] = 1
+    token = re.search('value="(.*?)"', client.get("/").text)
+    assert token is not None
+    form = {"item": "tea", "csrf_token": token[1]}
+    assert client.post("/orders", data={"item": "tea"}).status_code == 400
+    answer = client.post("/orders", data=form)
+    time.sleep(2.1)
+    assert client.post("/orders", data=form).status_code == 400
+    assert drive.finish(answer).text == "Order tea-1 is on its way."
+
+
+def test_a_factory_shares_the_apps_database(
+    load: Load, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal is beside the notes."""
+    url = f"sqlite:///{tmp_path}/notes.db"
+    monkeypatch.setenv("FLASK_SQLALCHEMY_DATABASE_URI", url)
+    module, client, drive = load("factory")
+    answer = client.post("/notes", json={"text": "hello"})
+    assert drive.finish(answer).json == {"id": 1, "text": "hello"}
+    assert drive.state.store.database.label == url
+
+    with drive.app.app_context():
+        module.db.engine.dispose()
+
+
+def test_a_proxys_address_stays_through_a_replay(load: Load) -> None:
+    """Links and the replayed request have the address that the client used."""
+    _, client, drive = load("behind_proxy")
+    forwarded = {"For": "192.0.2.7", "Proto": "https", "Host": "shop.example"}
+    headers = {f"X-Forwarded-{name}": value for name, value in forwarded.items()}
+    answer = client.get("/slow", headers=headers)
+    assert answer.location.startswith("https://shop.example/durable/executions/")
+    drive.advance(2)
+    drive.run_due()
+    final = client.get(f"{answer.location}/response")
+    assert final.json == {"url": "https://shop.example/slow", "client": "192.0.2.7"}
+
+
+def test_gunicorns_configuration_has_the_hooks() -> None:
+    """They are the extension's own."""
+    module = load_module("gunicorn_conf")
+    hooks = importlib.import_module("flask_durable.gunicorn")
+    assert module.post_worker_init is hooks.post_worker_init
+    assert module.worker_exit is hooks.worker_exit
+
+
+def test_each_example_is_on_a_page() -> None:
+    """No example is left over."""
+    text = "\n".join(page.read_text() for page in DOCS.glob("*.rst"))
+    names = {path.name for path in EXAMPLES.glob("*.py")}
+    assert {name for name in names if f"examples/{name}" not in text} == set()
+
+
+def test_each_module_is_on_the_architecture_page() -> None:
+    """The list of rooms is the house."""
+    text = (DOCS / "architecture.rst").read_text()
+    rooms = text[text.index("\nRooms\n") : text.index("\nThe cost of a call\n")]
+    paths = [*PACKAGE.glob("[!_]*.py"), PACKAGE / "web"]
+    assert {path.stem for path in paths if f"``{path.stem}``" not in rooms} == set()

@@ -1,0 +1,58 @@
+"""Ids, nonces and keys."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+import pytest
+
+from flask_durable.ids import idempotency_key
+from flask_durable.ids import new_id
+from flask_durable.ids import new_nonce
+
+
+def test_an_id_is_a_uuid_of_version_7() -> None:
+    """With the variant of RFC 9562, whatever bits chance gives."""
+    for _ in range(200):
+        made = uuid.UUID(new_id())
+        assert (made.version, made.variant) == (7, uuid.RFC_4122)
+
+
+def test_an_id_begins_with_its_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first 48 bits are the time."""
+    monkeypatch.setattr(time, "time_ns", lambda: 1_772_368_215_123_999_999)
+    assert uuid.UUID(new_id()).int >> 80 == 1_772_368_215_123
+
+
+def test_ids_sort_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one made a millisecond later is the greater one, as text too."""
+    moments = iter(range(0, 10**9, 10**6))
+    monkeypatch.setattr(time, "time_ns", lambda: next(moments))
+    made = [new_id() for _ in range(1000)]
+    assert made == sorted(made)
+
+
+def test_ids_of_one_moment_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest is chance."""
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    assert len({new_id() for _ in range(1000)}) == 1000
+
+
+def test_nonces_differ() -> None:
+    """A write knows itself by it."""
+    assert len({new_nonce() for _ in range(1000)}) == 1000
+
+
+def test_a_steps_key_is_the_same_each_time() -> None:
+    """In each try, in each process, in each version of Python."""
+    execution = "0198c0de-0000-7000-8000-000000000001"
+    wanted = str(uuid.uuid5(uuid.UUID(execution), "pay ✓"))
+    assert idempotency_key(execution, "pay ✓") == wanted
+
+
+def test_keys_of_other_steps_and_executions_differ() -> None:
+    """No two of them are one payment."""
+    one, other = new_id(), new_id()
+    keys = {idempotency_key(id_, s) for id_ in (one, other) for s in ("pay", "pay#2")}
+    assert len(keys) == 4

@@ -1,0 +1,209 @@
+"""The journal's tables, and those of another version."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import concurrent.futures
+import contextlib
+import multiprocessing
+import pathlib
+import threading
+
+import pytest
+import sqlalchemy as sa
+
+from flask_durable import schema
+from flask_durable.database import Database
+from flask_durable.errors import SchemaError
+from flask_durable.tables import metadata
+from flask_durable.tables import SCHEMA_VERSION
+from flask_durable.tables import version
+
+from . import servers
+
+PROCESSES = 8
+ROUNDS = 4
+
+barriers: list[threading.Barrier] = []
+
+
+@pytest.fixture
+def database(database_url: str) -> cabc.Iterator[Database]:
+    """Open an empty database."""
+    database = Database.open(database_url)
+    yield database
+    database.close()
+
+
+def tables(database: Database) -> set[str]:
+    """Name the tables that are there."""
+    return set(database.run(lambda c: sa.inspect(c).get_table_names()))
+
+
+def set_version(database: Database, value: str) -> None:
+    """Make the tables look like those of another version."""
+    database.run(lambda c: c.execute(version.update().values(version_num=value)))
+
+
+def test_missing_tables_are_made(database: Database) -> None:
+    """All of them, with their version."""
+    schema.ensure(database, True)
+    assert tables(database) == set(metadata.tables)
+    found = database.run(lambda c: c.scalar(sa.select(version.c.version_num)))
+    assert found == SCHEMA_VERSION
+
+
+def test_tables_that_are_there_are_left_alone(database: Database) -> None:
+    """Whether or not they may be made."""
+    schema.ensure(database, True)
+    schema.ensure(database, True)
+    schema.ensure(database, False)
+    rows = database.run(lambda c: c.execute(sa.select(version)).all())
+    assert len(rows) == 1
+
+
+def test_tables_that_may_not_be_made_are_missed(database: Database) -> None:
+    """With what to run, and nothing is made."""
+    with pytest.raises(SchemaError, match="no journal at .* run `flask durable upgra"):
+        schema.ensure(database, False)
+
+    assert tables(database) == set()
+
+
+@pytest.mark.parametrize("create", [False, True])
+@pytest.mark.parametrize(
+    ("found", "advice"),
+    [
+        (
+            "0000",
+            f"has schema 0000, and this flask_durable needs {SCHEMA_VERSION}: run",
+        ),
+        ("9999", "newer than this flask_durable's .*: upgrade the package here"),
+    ],
+)
+def test_tables_of_another_version_are_refused(
+    database: Database, found: str, advice: str, create: bool
+) -> None:
+    """And left as they are."""
+    schema.ensure(database, True)
+    set_version(database, found)
+
+    with pytest.raises(SchemaError, match=advice):
+        schema.ensure(database, create)
+
+    rows = database.run(lambda c: c.execute(sa.select(version)).all())
+    assert [row[0] for row in rows] == [found]
+
+
+def test_the_advice_has_no_password(tmp_path: pathlib.Path) -> None:
+    """Logs are read by many."""
+    database = Database.open(f"sqlite:///{tmp_path}/journal.db?password=x")
+    database.label = database.engine.url.set(password="hunter2").render_as_string()
+
+    with pytest.raises(SchemaError) as caught:
+        schema.ensure(database, False)
+
+    assert "hunter2" not in str(caught.value)
+    database.close()
+
+
+def test_the_statements_make_the_tables(database: Database) -> None:
+    """As ``flask durable upgrade --sql`` prints them."""
+
+    def run(connection: sa.Connection) -> None:
+        for statement in schema.statements(database):
+            connection.exec_driver_sql(statement)
+
+    database.run(run)
+    schema.ensure(database, False)
+    assert tables(database) == set(metadata.tables)
+
+
+def test_the_statements_make_the_same_indexes(database: Database) -> None:
+    """Those that the sweeps need, with their conditions."""
+    text = "\n".join(schema.statements(database))
+
+    for table in metadata.tables.values():
+        for index in table.indexes:
+            assert f"INDEX {index.name} " in text
+
+    assert text.count(" WHERE ") == 2
+
+
+def test_tables_are_made_at_once_or_not_at_all(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that dies half-way leaves an empty database."""
+    create_all = metadata.create_all
+
+    def half(connection: sa.Connection) -> None:
+        create_all(connection)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(metadata, "create_all", half)
+
+    with pytest.raises(KeyboardInterrupt):
+        schema.ensure(database, True)
+
+    assert tables(database) == set()
+    monkeypatch.undo()
+    schema.ensure(database, True)
+
+
+def take_part(barrier: threading.Barrier) -> None:
+    """Begin as a process that others wait for."""
+    barriers.append(barrier)
+
+
+def make_tables(url: str) -> str:
+    """Make the tables at the same moment as other processes, and say how it went."""
+    database = Database.open(url)
+    barriers[0].wait(30)
+
+    try:
+        schema.ensure(database, True)
+        return "made"
+    except Exception as error:
+        return repr(error)
+    finally:
+        database.close()
+
+
+@pytest.fixture(scope="module")
+def processes() -> cabc.Iterator[concurrent.futures.Executor]:
+    """Run processes that do a thing at the same moment."""
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(PROCESSES)
+
+    with concurrent.futures.ProcessPoolExecutor(
+        PROCESSES, context, take_part, (barrier,)
+    ) as pool:
+        yield pool
+
+
+def race(pool: concurrent.futures.Executor, urls: cabc.Sequence[str]) -> list[str]:
+    """Have all processes use each database at once."""
+    return [
+        said
+        for url in urls
+        for said in pool.map(make_tables, [url] * PROCESSES, timeout=60)
+    ]
+
+
+@pytest.mark.slow
+def test_processes_make_the_tables_of_a_file_at_the_same_moment(
+    processes: concurrent.futures.Executor, tmp_path: pathlib.Path
+) -> None:
+    """One makes them, the others wait for it; the file is new for all."""
+    urls = [f"sqlite:///{tmp_path}/{number}.db" for number in range(3 * ROUNDS)]
+    assert race(processes, urls) == ["made"] * PROCESSES * 3 * ROUNDS
+
+
+@pytest.mark.slow
+def test_processes_make_the_tables_of_a_server_at_the_same_moment(
+    processes: concurrent.futures.Executor, postgres_server: servers.Postgres
+) -> None:
+    """One makes them, the others wait for it."""
+    with contextlib.ExitStack() as stack:
+        urls = [stack.enter_context(postgres_server.database()) for _ in range(ROUNDS)]
+        assert race(processes, urls) == ["made"] * PROCESSES * ROUNDS

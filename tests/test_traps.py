@@ -1,0 +1,373 @@
+"""Traps that ordinary Flask code sets for whoever replays its requests."""
+
+from __future__ import annotations
+
+import io
+import pathlib
+import threading
+import typing as t
+
+import pytest
+from flask import copy_current_request_context
+from flask import Flask
+from flask import request
+from flask.testing import FlaskClient
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import Conflict
+
+from flask_durable import durable_replay
+from flask_durable import FlaskDurable
+from flask_durable import step
+from flask_durable.owner import current_owner
+from flask_durable.records import Due
+from flask_durable.replay import replay
+from flask_durable.state import get_state
+
+from .driving import CallerHands
+from .driving import Drive
+from .processes import wait_until
+
+
+def test_a_thread_of_the_view_does_not_end_its_attempt(
+    app: Flask, durable: FlaskDurable, client: FlaskClient, drive: Drive
+) -> None:
+    """Its copy of the request's context is torn down while the view still runs."""
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> str:
+        thread = threading.Thread(target=copy_current_request_context(lambda: None))
+        thread.start()
+        thread.join()
+        drive.state.heartbeat.tick()
+        return step.run("after", lambda: "done")
+
+    answer = client.post("/work")
+    assert (answer.status_code, answer.text) == (200, "done")
+    assert drive.status(answer)["attempt"] == 1
+
+
+def test_uploads_stay_open_after_parallel_branches(
+    app: Flask, durable: FlaskDurable, client: FlaskClient
+) -> None:
+    """Each branch has a copy of the context, whose end would close the files."""
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> bytes:
+        document = request.files["document"]
+        step.parallel(lambda: None, lambda: None)
+        return document.read()
+
+    answer = client.post("/work", data={"document": (io.BytesIO(b"text"), "a.txt")})
+    assert answer.data == b"text"
+
+
+def test_uploads_are_closed_with_the_request(
+    app: Flask, durable: FlaskDurable, client: FlaskClient
+) -> None:
+    """As in a view that is not durable."""
+    seen: list[t.Any] = []
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> str:
+        seen.append(request.files["document"])
+        return "done"
+
+    client.post("/work", data={"document": (io.BytesIO(b"text"), "a.txt")})
+    assert seen[0].stream.closed
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_exit_in_a_replayed_view_costs_no_thread(
+    sqlite_url: str, tmp_path: pathlib.Path
+) -> None:
+    """One execution calls sys.exit() at each attempt; the only thread goes on."""
+    app = Flask(__name__, instance_path=str(tmp_path))
+    app.config.update(
+        DURABLE_DATABASE_URL=sqlite_url, DURABLE_REPLAY_THREADS=1, SECRET_KEY="tests"
+    )
+    durable = FlaskDurable(app)
+    exits: list[int] = []
+
+    @app.post("/exits")
+    @durable.endpoint
+    def exits_view() -> str:
+        step.sleep("nap", 0.01)
+        exits.append(1)
+        raise SystemExit
+
+    @app.post("/ends")
+    @durable.endpoint
+    def ends_view() -> str:
+        step.sleep("nap", 0.01)
+        return "done"
+
+    client = app.test_client()
+    client.post("/exits")
+    wait_until(lambda: exits, 10)
+    url = client.post("/ends").headers["Location"] + "/response"
+    wait_until(lambda: client.get(url).status_code == 200, 10)
+    get_state(app).close()
+
+
+def test_apps_that_share_a_journal_leave_each_other_alone(
+    database_url: str, tmp_path: pathlib.Path
+) -> None:
+    """Each replays its own executions, though both have the URL."""
+    drives: list[tuple[FlaskClient, Drive]] = []
+
+    for name in ("shop", "office"):
+        app = Flask(name, instance_path=str(tmp_path))
+        app.config.update(
+            DURABLE_DATABASE_URL=database_url, SECRET_KEY="tests", TESTING=True
+        )
+        durable = FlaskDurable(app)
+
+        @app.post("/work")
+        @durable.endpoint
+        def work(name: str = name) -> str:
+            step.sleep("nap", 60)
+            return name
+
+        drives.append((app.test_client(), Drive(app)))
+
+    (shop, shop_drive), (office, office_drive) = drives
+    answer = shop.post("/work")
+    office.post("/work")
+    shop_drive.advance(61)
+    assert office_drive.run_due() == 1
+    assert shop_drive.status(answer)["attempt"] == 1
+    assert shop_drive.finish(answer).text == "shop"
+
+    for _, drive in drives:
+        drive.state.close()
+
+
+def test_middleware_that_strips_a_prefix_gets_it_back(
+    app: Flask, durable: FlaskDurable, drive: Drive
+) -> None:
+    """The request is captured behind it, and enters before it again."""
+    inner = app.wsgi_app
+
+    def strip(environ: dict[str, t.Any], start: t.Any) -> t.Any:
+        if not environ["PATH_INFO"].startswith("/shop"):
+            start("404 NOT FOUND", [])
+            return [b"not mine"]
+
+        environ["SCRIPT_NAME"] = "/shop"
+        environ["PATH_INFO"] = environ["PATH_INFO"].removeprefix("/shop")
+        return inner(environ, start)
+
+    t.cast(t.Any, app).wsgi_app = strip
+
+    @app.post("/caf\u00e9")
+    @durable.endpoint
+    def work() -> str:
+        step.sleep("nap", 60)
+        return request.url
+
+    first = app.test_client().post("/shop/caf\u00e9")
+    assert first.status_code == 202
+    drive.advance(61)
+    assert drive.run_due() == 1
+    url = first.headers["Location"].removeprefix("http://localhost") + "/response"
+    assert app.test_client().get(url).text == "http://localhost/shop/caf\u00e9"
+
+
+def test_links_lead_home_where_hosts_are_matched(
+    database_url: str, tmp_path: pathlib.Path
+) -> None:
+    """With ``host_matching`` each rule has a host, and so have the routes."""
+    app = Flask(
+        __name__,
+        instance_path=str(tmp_path),
+        host_matching=True,
+        static_host="static.example.com",
+    )
+    app.config.update(
+        DURABLE_DATABASE_URL=database_url, SECRET_KEY="tests", TESTING=True
+    )
+    durable = FlaskDurable(app)
+
+    @app.post("/work", host="api.example.com")
+    @durable.endpoint
+    def work() -> str:
+        step.sleep("nap", 60)
+        return "done"
+
+    client = app.test_client()
+    answer = client.post("/work", base_url="http://api.example.com")
+    assert answer.headers["Location"].startswith("http://api.example.com/durable/")
+    assert client.get(answer.headers["Location"]).status_code == 200
+    get_state(app).close()
+
+
+def test_a_used_ticket_opens_no_hook(
+    app: Flask, durable: FlaskDurable, client: FlaskClient, drive: Drive
+) -> None:
+    """Else a hook that logs the execution's user in would do so for its thief."""
+    tickets: list[str] = []
+    seen: list[bool] = []
+
+    @app.before_request
+    def hook() -> None:
+        tickets.extend(request.headers.getlist("Durable-Replay"))
+        seen.append(durable_replay() is not None)
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> str:
+        step.sleep("nap", 60)
+        return "done"
+
+    drive.finish(client.post("/work"))
+    seen.clear()
+    again = client.post("/work", headers={"Durable-Replay": tickets[0]})
+    assert again.status_code == 403
+    assert not any(seen)
+
+
+def test_a_client_can_not_drop_a_header_from_the_replay(
+    app: Flask, durable: FlaskDurable, client: FlaskClient, drive: Drive
+) -> None:
+    """``Connection`` names headers for the next hop, and this is the last."""
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> dict[str, str | None]:
+        step.sleep("nap", 60)
+        return {"type": request.content_type, "user": request.remote_user}
+
+    answer = client.post(
+        "/work",
+        data="x",
+        content_type="text/plain",
+        headers={"Connection": "content-type"},
+        environ_overrides={"REMOTE_USER": "ann"},
+    )
+    assert drive.finish(answer).json == {"type": "text/plain", "user": "ann"}
+
+
+def test_a_body_that_ends_early_is_refused(
+    app: Flask, durable: FlaskDurable, client: FlaskClient
+) -> None:
+    """A client that hung up has not sent what is to be done."""
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> str:
+        raise AssertionError
+
+    answer = client.post(
+        "/work",
+        input_stream=io.BytesIO(b"half"),
+        environ_overrides={"CONTENT_LENGTH": "8", "wsgi.input_terminated": True},
+    )
+    assert answer.status_code == 400
+    assert "Durable-Execution" not in answer.headers
+
+
+class SoldOut(Conflict):
+    """An error with a value of its own."""
+
+    def __init__(self, seat: str) -> None:
+        super().__init__({"seat": seat})  # type: ignore[arg-type]
+        self.seat = seat
+
+
+def test_an_http_error_keeps_what_it_carries(
+    app: Flask, durable: FlaskDurable, client: FlaskClient, drive: Drive
+) -> None:
+    """Its class, its attributes and its description, at each attempt."""
+    seen: list[t.Any] = []
+
+    def fail() -> None:
+        raise SoldOut("14A")
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> ResponseReturnValue:
+        try:
+            step.run("reserve", fail)
+        except SoldOut as error:
+            seen.append((error.seat, error.description, error.code))
+
+        step.sleep("nap", 60)
+        return "done"
+
+    drive.finish(client.post("/work"))
+    assert seen == [("14A", {"seat": "14A"}, 409)] * 2
+
+
+def test_an_app_called_in_process_has_executions_of_its_own(
+    app: Flask,
+    durable: FlaskDurable,
+    client: FlaskClient,
+    sqlite_url: str,
+    tmp_path: pathlib.Path,
+) -> None:
+    """A view or a step of one app calls another durable app through WSGI."""
+    other = Flask("other", instance_path=str(tmp_path))
+    other.config.update(
+        DURABLE_DATABASE_URL=sqlite_url, SECRET_KEY="tests", TESTING=True
+    )
+    other_durable = FlaskDurable(other)
+
+    @other.post("/inner")
+    @other_durable.endpoint
+    def inner() -> str:
+        return step.run("inner", lambda: "inner")
+
+    def call() -> list[str]:
+        answer = other.test_client().post("/inner")
+        return [answer.text, answer.headers["Durable-Execution"]]
+
+    @app.post("/outer")
+    @durable.endpoint
+    def outer() -> list[str]:
+        return step.run("outer", call)
+
+    answer = client.post("/outer")
+    assert answer.json is not None and answer.json[0] == "inner"
+    assert answer.json[1] != answer.headers["Durable-Execution"]
+    get_state(other).close()
+
+
+def test_a_renewal_after_the_look_saves_the_lease(
+    app: Flask, durable: FlaskDurable, client: FlaskClient, drive: Drive
+) -> None:
+    """A takeover compares with what was seen, not with what it finds later."""
+    from flask_durable.sweeper import Sweeper
+
+    taken: list[str] = []
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> str:
+        state = drive.state
+        sweeper = Sweeper(state, CallerHands(app))
+        drive.advance(3600)
+        (seen,) = state.upkeep.sweep(1, 0.0, 0.0)
+        drive.advance(1)
+        (seen,) = state.upkeep.sweep(1, 0.0, 0.0)
+        assert seen.looks == 2
+        state.upkeep.renew(current_owner(), [seen.id], 60.0)
+        state.heartbeat._leases.clear()
+        sweeper._began -= 3600
+        sweeper._look_at_lapsed(seen)
+        taken.append(state.store.execution(seen.id).status)
+        return "done"
+
+    assert client.post("/work").status_code == 200
+    assert taken == ["running"]
+
+
+def test_a_replay_of_what_is_gone_is_put_off(app: Flask, durable: FlaskDurable) -> None:
+    """A row that somebody deleted is an error of its own, not a crash."""
+    app.test_client().get("/")
+    due = Due("0" * 36, "suspended", 1, None, 0.0, 1)
+
+    with pytest.raises(Exception, match="There is no execution"):
+        replay(app, due)
