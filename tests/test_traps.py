@@ -57,7 +57,7 @@ def test_uploads_stay_open_after_parallel_branches(
     def work() -> bytes:
         document = request.files["document"]
         step.parallel(lambda: None, lambda: None)
-        return document.read()
+        return bytes(document.read())
 
     answer = client.post("/work", data={"document": (io.BytesIO(b"text"), "a.txt")})
     assert answer.data == b"text"
