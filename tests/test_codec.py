@@ -335,6 +335,10 @@ def test_what_would_not_come_back_the_same_is_refused(value: t.Any) -> None:
             " return seat.id and load it in the view.",
         ),
         (
+            Colour.RED,
+            "returned a Colour. It ran, but can't be stored: return its .value.",
+        ),
+        (
             [Invoice()],
             "returned a list with an Invoice in it. It ran, but its result can't be"
             " stored: return its id and load it in the view.",

@@ -160,12 +160,6 @@ MISTAKES = {
 }
 
 
-class ReadOnly(Exception):
-    """PostgreSQL's error while a failover is under way."""
-
-    sqlstate = "25006"
-
-
 @pytest.mark.parametrize("name", OUTAGES)
 def test_an_outage_is_waited_for(file: Database, turned: Clock, name: str) -> None:
     """The work is done again when the database is back."""
@@ -199,15 +193,35 @@ def test_a_mistake_is_raised_as_it_is(file: Database, name: str) -> None:
     assert (work.calls, file.troubled_at) == (1, None)
 
 
-def test_a_server_that_only_reads_is_an_outage(file: Database, turned: Clock) -> None:
-    """As after a failover to a standby that is not yet promoted."""
-    assert file.run(Work(exc.InternalError("", {}, ReadOnly("read-only")))) == "done"
-
-
 def test_a_lost_connection_is_an_outage(file: Database, turned: Clock) -> None:
     """Whatever class the driver's error has."""
     lost = exc.DBAPIError("", {}, Exception("gone"), connection_invalidated=True)
     assert file.run(Work(lost)) == "done"
+
+
+@pytest.mark.parametrize("state", sorted(module.PASSING))
+def test_what_a_new_connection_may_be_spared_is_an_outage(
+    file: Database, turned: Clock, state: str
+) -> None:
+    """As after a failover to a standby that is not yet promoted."""
+    reason = Exception("passing")
+    setattr(reason, "sqlstate", state)  # noqa: B010
+    assert file.run(Work(exc.InternalError("", {}, reason))) == "done"
+
+
+def test_a_connection_is_not_used_again_after_an_error(database: Database) -> None:
+    """Whatever state it is in."""
+    seen: list[t.Any] = []
+
+    def fail(connection: sa.Connection) -> None:
+        seen.append(connection.connection.dbapi_connection)
+        connection.exec_driver_sql("SELECT * FROM missing")
+
+    for _ in range(2):
+        with pytest.raises(exc.DBAPIError, match="missing"):
+            database.run(fail)
+
+    assert seen[0] is not seen[1]
 
 
 def test_pauses_grow_to_a_second(file: Database, turned: Clock) -> None:
@@ -359,7 +373,7 @@ def test_a_single_statement_commits_by_itself(notes: Database) -> None:
 
 
 TABLE = sa.table("secrets", sa.column("id"), sa.column("value"))
-INSERT = TABLE.insert().values(id=1, value=param("v", sa.Text()))
+INSERT = TABLE.insert().values(id=1, value=param("v", sa.Text())).returning(TABLE.c.id)
 
 
 def test_an_error_does_not_show_parameters(database: Database) -> None:
@@ -474,6 +488,7 @@ def test_a_database_beside_an_apps_engine(database_url: str) -> None:
     engine.dispose()
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_child_leaves_its_parents_connections(database: Database) -> None:
     """What it forgets stays open for the parent."""
     query = "SELECT 41 + 1"

@@ -101,6 +101,7 @@ def test_the_name_stays_the_same() -> None:
     assert owner.current_owner() == owner.current_owner()
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_child_has_a_name_of_its_own() -> None:
     """What its parent runs is not the child's."""
     reader, writer = os.pipe()

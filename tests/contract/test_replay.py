@@ -571,7 +571,7 @@ def test_a_route_that_is_gone_fails_the_execution(
 ) -> None:
     """A new release dropped the view: its 404 is what was answered."""
     response = client.post("/work")
-    release = make_app()
+    release = make_app(app.name)
     FlaskDurable(release)
     drive = Drive(release)
     assert drive.finish(response).status_code == 404
