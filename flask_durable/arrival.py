@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import typing as t
 
+from flask import current_app
 from flask import Flask
 from flask import request
 
@@ -126,8 +127,10 @@ def _replay(state: State, ticket: Ticket) -> Replay:
     """Give hooks the replay, unless its ticket was used before."""
     try:
         found = state.store.replay(ticket.execution_id)
-    except (ExecutionNotFound, JournalUnavailable) as error:
-        raise refuse_replay(f"it can't be checked: {type(error).__name__}") from error
+    except ExecutionNotFound as error:
+        raise refuse_replay("there is no such execution") from error
+    except JournalUnavailable as error:
+        raise unavailable(error) from error
 
     if found.attempt != ticket.attempt - 1 or not found.is_claimable:
         raise refuse_replay(USED)
@@ -135,6 +138,14 @@ def _replay(state: State, ticket: Ticket) -> Replay:
     identity = found.identity
     value = None if identity is None else state.codec.decode(identity)
     return Replay(ticket.execution_id, value)
+
+
+def unavailable(error: JournalUnavailable) -> Problem:
+    """Log and make the answer to a request whose journal can't be reached."""
+    logger.error("%s", error)
+    debug = current_app.debug
+    detail = str(error) if debug else "The journal can't be reached: try later."
+    return Problem(503, detail, {"Retry-After": "5"})
 
 
 USED = "it was used before, or the execution is not due"

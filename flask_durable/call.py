@@ -25,6 +25,7 @@ from .attempt import running_step
 from .capture import capture_response
 from .capture import stored_response
 from .errors import JournalLostError
+from .errors import JournalUnavailable
 from .errors import LeaseLostError
 from .errors import MISUSE
 from .errors import StepError
@@ -200,21 +201,18 @@ class Call:
 
         if isinstance(error, JournalLostError):
             self._abandon()
-            raise Problem(
-                503,
-                "The journal could not be reached: the outcome is unknown, and the"
-                " execution goes on when the journal is back.",
-                {"Retry-After": "5"},
-                execution=self._attempt.id,
-            )
+            raise self._unknown()
 
         self._end()
-        execution = self._state.store.execution(self._attempt.id)
+
+        try:
+            execution = self._state.store.execution(self._attempt.id)
+            record = self._state.store.response(self._attempt.id)
+        except JournalUnavailable as unavailable:
+            raise self._unknown() from unavailable
 
         if not execution.ended:
             return self._accepted(execution)
-
-        record = self._state.store.response(self._attempt.id)
 
         if record is None or record.body is None:
             return problem_response(
@@ -222,6 +220,15 @@ class Call:
             )
 
         return stored_response(record, record.body)
+
+    def _unknown(self) -> Problem:
+        return Problem(
+            503,
+            "The journal could not be reached: the outcome is unknown, and the"
+            " execution goes on when the journal is back.",
+            {"Retry-After": "5"},
+            execution=self._attempt.id,
+        )
 
     def _deliver(self, response: Response) -> Response:
         """Commit the answer that Flask made of an error, before it is sent."""

@@ -17,6 +17,7 @@ from .arrival import Arrival
 from .arrival import KEY
 from .arrival import Options
 from .arrival import refuse_replay
+from .arrival import unavailable
 from .arrival import USED
 from .attempt import Attempt
 from .attempt import current_scope
@@ -63,7 +64,7 @@ def serve(options: Options, view: View, args: t.Any, kwargs: t.Any) -> t.Any:
         else:
             attempt = _claim(app, state, options, arrival.ticket)
     except JournalUnavailable as error:
-        raise _unavailable(app, error) from error
+        raise unavailable(error) from error
 
     return Call(app, state, options, attempt).run(view, args, kwargs)
 
@@ -172,12 +173,6 @@ def _identity(app: Flask, state: State) -> bytes | None:
         return state.codec.encode(user.get_id()) if user.is_authenticated else None
 
     return None
-
-
-def _unavailable(app: Flask, error: JournalUnavailable) -> Problem:
-    logger.error("%s", error)
-    detail = str(error) if app.debug else "The journal can't be reached: try later."
-    return Problem(503, detail, {"Retry-After": "5"})
 
 
 def _unknown(execution_id: str) -> Problem:

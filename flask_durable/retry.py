@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import collections.abc as cabc
 import dataclasses
+import logging
 import random
 
 from .clock import LONGEST
 from .errors import NonRetryableError
 from .errors import RetryAfterError
+
+logger = logging.getLogger(__name__)
 
 RetryOn = (
     type[BaseException]
@@ -67,7 +70,11 @@ class Retry:
         if isinstance(self.on, type | tuple):
             return isinstance(error, self.on)
 
-        return bool(self.on(error))
+        try:
+            return bool(self.on(error))
+        except Exception:
+            logger.exception("Retry.on failed: the error is not tried again.")
+            return False
 
     def delay(self, error: Exception, tries: int) -> float:
         """Give the seconds to wait after this many tries failed."""

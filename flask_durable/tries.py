@@ -190,11 +190,7 @@ class StepTries:
         if self.attempt.debug and isinstance(error, PROGRAMMING_ERRORS):
             return False
 
-        try:
-            return self.retry.allows(error, self.step.tries)
-        except Exception:
-            logger.exception('The Retry.on of step "%s" failed.', self.step.id)
-            return False
+        return self.retry.allows(error, self.step.tries)
 
     def _output_error(self, reason: str) -> t.NoReturn:
         error = StepOutputError(f'Step "{self.step.id}" {reason}')
