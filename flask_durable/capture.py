@@ -185,6 +185,14 @@ def capture_response(response: Response, url: str, limit: int) -> ResponseRecord
 
 
 def _buffer(response: Response, limit: int) -> bytes | None:
+    try:
+        return _read_response(response, limit)
+    except BaseException:
+        response.close()
+        raise
+
+
+def _read_response(response: Response, limit: int) -> bytes | None:
     response.direct_passthrough = False
     parts: list[bytes] = []
     size = 0

@@ -89,12 +89,13 @@ class Codec:
             error.inside = name if name != error.name else None
             raise
 
-        text = json.dumps(plain, separators=(",", ":"))
-        return text.encode()
+        text = json.dumps(plain, separators=(",", ":"), ensure_ascii=False)
+        return text.encode("utf-8", "surrogatepass")
 
     def decode(self, data: bytes) -> t.Any:
         """Make a new copy of an encoded value."""
-        return json.loads(data, object_hook=self._from_object)
+        text = data.decode("utf-8", "surrogatepass")
+        return json.loads(text, object_hook=self._from_object)
 
     def _to_json(self, value: t.Any) -> t.Any:
         cls = type(value)
@@ -134,9 +135,9 @@ class Codec:
 def _as_base(value: t.Any) -> t.Any:
     """Store a subclass of JSON's own types as what it is based on."""
     if not isinstance(value, enum.Enum):
-        for base in _BASES:
+        for base, convert in _BASES.items():
             if isinstance(value, base):
-                return base(value)
+                return convert(value)
 
     raise Unencodable(value)
 
@@ -150,7 +151,14 @@ def _decode_delta(parts: list[int]) -> dt.timedelta:
     return dt.timedelta(days, seconds, microseconds)
 
 
-_BASES: tuple[t.Any, ...] = (dict, list, str, int, float)
+# By the base's own methods: of a MultiDict, dict() gives the first values only.
+_BASES: dict[type, cabc.Callable[[t.Any], t.Any]] = {
+    dict: lambda value: dict(dict.items(value)),
+    list: lambda value: list(list.__iter__(value)),
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+}
 _PLAIN = frozenset({type(None), bool, int, float, str})
 
 _TAGS: dict[type, Tag] = {

@@ -71,9 +71,9 @@ def _read(name: str, key: str, value: t.Any) -> t.Any:
 
 
 def _unknown(key: str, names: cabc.Iterable[str]) -> str:
-    known = [PREFIX + name.upper() for name in names]
-    close = difflib.get_close_matches(key.upper(), known, 1)
-    hint = f" Did you mean {close[0]}?" if close else ""
+    wanted = key.removeprefix(PREFIX).lower()
+    close = difflib.get_close_matches(wanted, names, 1, cutoff=0.75)
+    hint = f" Did you mean {PREFIX}{close[0].upper()}?" if close else ""
     return f"{key} is not a setting of flask_durable.{hint}"
 
 
@@ -137,7 +137,7 @@ def _retry(key: str, value: t.Any) -> Retry:
 def _database_url(key: str, value: t.Any) -> str:
     try:
         url = sa.make_url(value)
-    except exc.ArgumentError:
+    except (exc.ArgumentError, ValueError):
         raise ConfigError(f"{key} is not a database URL.") from None
 
     check_database(url)
@@ -168,7 +168,7 @@ def check_database(url: sa.URL) -> None:
 
 
 def _url_prefix(key: str, value: t.Any) -> str:
-    if not isinstance(value, str) or not value.startswith("/") or len(value) < 2:
+    if not isinstance(value, str) or not value.startswith("/") or not value.strip("/"):
         raise _wrong(key, value, 'a path that begins with "/", such as "/durable"')
 
     return value.rstrip("/")

@@ -22,6 +22,9 @@ from .errors import JournalUnavailable
 
 logger = logging.getLogger(__name__)
 
+LOGGING_NAME = "durable"
+"""Tells the journal's statements from the app's own in SQLAlchemy's log."""
+
 POOL_SIZE = 10
 """Connections kept open; branches and threads share them."""
 
@@ -146,11 +149,6 @@ class Database:
 
         return cls(_engine(engine.url, pool=engine.pool.recreate()))
 
-    def another(self) -> Database:
-        """Make the same database with a pool of its own."""
-        url = self.engine.url.render_as_string(hide_password=False)
-        return Database.open(url)
-
     def prepare(self, clause: sa.ClauseElement) -> Statement:
         """Compile a statement."""
         return Statement(clause, self.engine.dialect)
@@ -233,7 +231,10 @@ def _engine(url: sa.URL, **options: t.Any) -> sa.Engine:
 
     # Parameters hold requests and their credentials: no log may show them.
     options |= {"isolation_level": "AUTOCOMMIT", "hide_parameters": True}
+    options["logging_name"] = LOGGING_NAME
     engine = sa.create_engine(url, **options)
+    # At DEBUG the rows are shown as well.
+    logging.getLogger(f"sqlalchemy.engine.Engine.{LOGGING_NAME}").addFilter(_no_rows)
 
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _set_pragmas)
@@ -259,6 +260,10 @@ def _set_wal(connection: sqlite3.Connection) -> None:
                 raise
 
         clock.sleep(0.01)
+
+
+def _no_rows(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG
 
 
 def _invalidating(connection: sa.Connection, work: cabc.Callable[..., T]) -> T:

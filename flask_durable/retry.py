@@ -50,7 +50,7 @@ class Retry:
         for name in ("initial", "factor", "maximum", "jitter"):
             value = getattr(self, name)
 
-            if not isinstance(value, int | float) or value < 0:
+            if not isinstance(value, int | float) or not value >= 0:
                 raise ValueError(f"{name} must be a number of at least 0")
 
         if self.maximum > LONGEST:
@@ -58,6 +58,14 @@ class Retry:
 
         if self.jitter > 1:
             raise ValueError("jitter must be a share from 0 to 1")
+
+        classes = self.on if isinstance(self.on, tuple) else (self.on,)
+
+        if not callable(self.on) and not all(map(_is_exception, classes)):
+            raise TypeError(
+                "on must be an exception's class, a tuple of them, or a function,"
+                f" not {self.on!r}"
+            )
 
     def allows(self, error: Exception, tries: int) -> bool:
         """Tell whether there is another try after this many failed."""
@@ -89,6 +97,10 @@ class Retry:
             return max(delay, error.seconds)
 
         return delay
+
+
+def _is_exception(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseException)
 
 
 def check_retry(retry: Retry | None) -> None:

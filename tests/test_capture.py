@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.test import create_environ
 from werkzeug.wrappers import Response
 
+from flask_durable.capture import as_first_received
 from flask_durable.capture import capture_request
 from flask_durable.capture import capture_response
 from flask_durable.capture import HOP_BY_HOP
@@ -408,3 +409,26 @@ def test_an_empty_response_is_stored_as_one() -> None:
     record = capture_response(Response(status=204), URL, LIMIT)
     assert record.body == b""
     assert stored_response(record, b"").status_code == 204
+
+
+@pytest.mark.parametrize(
+    ("raw", "path"),
+    [
+        ("/shop/a%2Fb?x=/y", "/shop/a/b"),
+        ("/", "/"),
+        ("http://shop.example/shop/a?b", "/shop/a"),
+        ("/%C3%BC", "/\xc3\xbc"),
+    ],
+)
+def test_middleware_gets_the_path_that_it_moved(raw: str, path: str) -> None:
+    """A mount point that it found is found again."""
+    environ = {"RAW_URI": raw, "SCRIPT_NAME": "/shop", "PATH_INFO": "/moved"}
+    as_first_received(environ)
+    assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("", path)
+
+
+def test_without_a_raw_path_the_path_stays() -> None:
+    """Not every server tells it."""
+    environ = {"SCRIPT_NAME": "/shop", "PATH_INFO": "/a"}
+    as_first_received(environ)
+    assert environ == {"SCRIPT_NAME": "/shop", "PATH_INFO": "/a"}

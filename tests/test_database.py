@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import pathlib
+import sqlite3
 import time
 import typing as t
 
@@ -432,6 +433,47 @@ def test_pooled_connections_have_their_pragmas(file: Database) -> None:
                 for name in ("journal_mode", "synchronous", "busy_timeout")
             ]
             assert found == ["wal", 2, 10_000]
+
+
+class Busy:
+    """A SQLite connection whose file others are about to switch."""
+
+    def __init__(self, message: str, times: int) -> None:
+        self.message = message
+        self.times = times
+
+    def execute(self, statement: str) -> t.Self:
+        """Be locked, so many times."""
+        self.times -= 1
+
+        if self.times >= 0:
+            raise sqlite3.OperationalError(self.message)
+
+        return self
+
+    def close(self) -> None:
+        """Close the cursor."""
+
+
+def test_the_switch_to_a_write_ahead_log_waits_for_others(turned: Clock) -> None:
+    """SQLite itself does not wait for its lock there."""
+    connection = t.cast(t.Any, Busy("database is locked", 5))
+    module._set_pragmas(connection, None)
+    assert len(turned.pauses) == 5
+
+
+@pytest.mark.parametrize("message", ["database is locked", "disk I/O error"])
+def test_a_switch_that_does_not_succeed_is_an_error(
+    turned: Clock, message: str
+) -> None:
+    """After as long as for any lock, or at once if it is none."""
+    connection = t.cast(t.Any, Busy(message, 10**6))
+
+    with pytest.raises(sqlite3.OperationalError, match=message):
+        module._set_pragmas(connection, None)
+
+    waited = module.LOCK_TIMEOUT if "locked" in message else 0
+    assert sum(turned.pauses) == pytest.approx(waited, abs=0.1)
 
 
 def test_nothing_is_connected_before_its_first_use(tmp_path: pathlib.Path) -> None:

@@ -22,7 +22,7 @@ from flask_durable.tables import version
 from . import servers
 
 PROCESSES = 8
-ROUNDS = 4
+ROUNDS = 3
 
 barriers: list[threading.Barrier] = []
 

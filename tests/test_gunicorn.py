@@ -1,0 +1,82 @@
+"""The server hooks, called as gunicorn calls them."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import weakref
+
+import pytest
+from flask import Flask
+
+from flask_durable import extension
+from flask_durable import FlaskDurable
+from flask_durable import gunicorn
+from flask_durable import state as states
+from flask_durable.dispatch_thread import ThreadDispatcher
+from flask_durable.state import get_state
+
+
+@pytest.fixture
+def worker_apps(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> cabc.Iterator[list[Flask]]:
+    """Load two apps in a process that has no others."""
+    monkeypatch.setattr(extension, "_apps", weakref.WeakSet())
+    monkeypatch.setattr(states, "_states", weakref.WeakSet())
+    durable = FlaskDurable()
+    apps = [Flask("shop"), Flask("admin")]
+
+    for app in apps:
+        app.config.update(DURABLE_DATABASE_URL=sqlite_url, TESTING=True)
+        durable.init_app(app)
+
+    yield apps
+
+    for app in apps:
+        get_state(app).close()
+
+
+def test_a_worker_starts_the_dispatchers_of_all_its_apps(
+    worker_apps: list[Flask],
+) -> None:
+    """Before any request comes."""
+    gunicorn.post_worker_init(None)
+    found = [get_state(app).dispatcher for app in worker_apps]
+    assert all(isinstance(each, ThreadDispatcher) for each in found)
+    gunicorn.post_worker_init(None)
+    assert [get_state(app).dispatcher for app in worker_apps] == found
+
+
+def test_a_worker_that_exits_closes_all_its_apps(
+    worker_apps: list[Flask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a grace that is within gunicorn's own."""
+    graces: list[float] = []
+    gunicorn.post_worker_init(None)
+    stop = ThreadDispatcher.stop
+
+    def note(self: ThreadDispatcher, grace: float) -> None:
+        graces.append(grace)
+        stop(self, 0)
+
+    monkeypatch.setattr(ThreadDispatcher, "stop", note)
+    gunicorn.worker_exit(None, None)
+    assert graces == [gunicorn.EXIT_GRACE] * 2
+    assert gunicorn.EXIT_GRACE < 30
+    assert [get_state(app).dispatcher for app in worker_apps] == [None, None]
+
+
+def test_a_worker_that_served_nothing_exits(worker_apps: list[Flask]) -> None:
+    """Its journals were never opened."""
+    gunicorn.worker_exit(None, None)
+
+
+def test_gunicorn_knows_the_hooks() -> None:
+    """By these names, with so many parameters."""
+    config = pytest.importorskip("gunicorn.config")
+    known = config.make_settings()
+
+    for name in ("post_worker_init", "worker_exit"):
+        setting = known[name]
+        setting.set(getattr(gunicorn, name))
+        assert setting.get() is getattr(gunicorn, name)
