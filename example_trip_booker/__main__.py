@@ -14,6 +14,7 @@ import typing as t
 
 FIRST_PORT = 8000
 PORTS_TO_TRY = 100
+LAST_PORT = 65535
 
 
 def main(arguments: cabc.Sequence[str] | None = None) -> t.NoReturn:
@@ -42,7 +43,7 @@ def parse(arguments: cabc.Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--port",
-        type=int,
+        type=port_number,
         help=f"listen here (default: {FIRST_PORT} or the next free one)",
     )
     parser.add_argument(
@@ -52,9 +53,27 @@ def parse(arguments: cabc.Sequence[str] | None) -> argparse.Namespace:
         help="folder for the journal, the bookings and the ledger (default: instance)",
     )
     parser.add_argument(
-        "--workers", type=int, default=2, help="server processes (default: 2)"
+        "--workers", type=worker_count, default=2, help="server processes (default: 2)"
     )
     return parser.parse_args(arguments)
+
+
+def port_number(text: str) -> int:
+    """Read a port; 0 takes any that is free."""
+    if not text.isdecimal() or int(text) > LAST_PORT:
+        raise argparse.ArgumentTypeError(
+            f"{text} is no port. Choose a number from 0 to {LAST_PORT}."
+        )
+    return int(text)
+
+
+def worker_count(text: str) -> int:
+    """Read how many server processes to run."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text} workers can't serve anything. Choose 1 or more."
+        )
+    return int(text)
 
 
 def keep_secret_key(data: pathlib.Path) -> str:
@@ -75,9 +94,14 @@ def listen(port: int | None) -> socket.socket:
     reason = None
     for candidate in candidates:
         try:
-            return socket.create_server(("127.0.0.1", candidate), backlog=128)
+            listener = socket.create_server(("127.0.0.1", candidate), backlog=128)
         except OSError as error:
-            reason = error.strerror
+            # The error's own text names the address once more.
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            continue
+        if port is None and candidate != FIRST_PORT:
+            print(f"{FIRST_PORT} is taken, so this is port {candidate}.")
+        return listener
     sys.exit(
         f"Can't listen on 127.0.0.1:{candidates[-1]}: {reason}. Choose another --port."
     )

@@ -36,6 +36,13 @@ CREATE TABLE IF NOT EXISTS bookings (
 """
 
 
+TITLES = {
+    "trips.book_trip": "Trip",
+    "trips.book_package": "Package",
+    "trips.process": "Processing",
+}
+
+
 def remember(status_url: str) -> None:
     """Write down where the running execution can be watched.
 
@@ -69,10 +76,35 @@ def json_fields(*names: str) -> list[t.Any]:
 def index() -> ResponseReturnValue:
     """Show the page."""
     in_four_weeks = datetime.date.today() + datetime.timedelta(weeks=4)
-    return render_template("index.html", flows=failures.FLOWS, date=in_four_weeks)
+    return render_template(
+        "index.html",
+        date=in_four_weeks,
+        flows=failures.FLOWS,
+        recent=list_recent(),
+        titles=TITLES,
+    )
 
 
-@pages.get("/bookings/<reference>")
+def list_recent() -> list[dict[str, str]]:
+    """Give the last bookings, newest first, each with a title to know it by."""
+    with database("bookings") as db:
+        query = "SELECT * FROM bookings ORDER BY rowid DESC LIMIT 5"
+        rows = db.execute(query).fetchall()
+    failure_titles = {
+        failure.name: failure.title
+        for choices in failures.FLOWS.values()
+        for failure in choices
+    }
+    return [
+        {
+            "reference": row["reference"],
+            "title": f"{TITLES[row['flow']]}: {failure_titles[row['failure']]}",
+        }
+        for row in rows
+    ]
+
+
+@pages.get("/bookings/<path:reference>")
 def booking(reference: str) -> ResponseReturnValue:
     """Tell where a booking can be watched, and what the providers know of it."""
     with database("bookings") as db:

@@ -6,7 +6,6 @@ import collections.abc as cabc
 import contextlib
 import dataclasses
 import logging
-import os
 import typing as t
 
 from flask import after_this_request
@@ -24,6 +23,7 @@ from .attempt import current_scope
 from .attempt import running_step
 from .capture import capture_response
 from .capture import stored_response
+from .ending import Ending
 from .errors import JournalLostError
 from .errors import JournalUnavailable
 from .errors import LeaseLostError
@@ -39,6 +39,7 @@ from .records import Failure
 from .records import ResponseRecord
 from .state import State
 from .status import accepted
+from .status import link_status
 from .status import prefers_html
 
 logger = logging.getLogger(__name__)
@@ -67,8 +68,9 @@ class Call:
         self._options = options
         self._attempt = attempt
         self._outcome: Outcome | None = None
-        self._done = False
+        self._ending = Ending(state, attempt)
         self._in_view = False
+        self._permanent = False
         self._g = t.cast(t.Any, g)._get_current_object()
         request.environ[KEY] = self
         # Each copy of the request's context would close its files at its end.
@@ -90,7 +92,7 @@ class Call:
         except Exception:
             raise
         except BaseException:
-            self._abandon()
+            self._ending.abandon()
             raise
         finally:
             self._in_view = False
@@ -101,9 +103,9 @@ class Call:
         try:
             with self._active():
                 value = current_app.ensure_sync(view)(*args, **kwargs)
-                response = current_app.make_response(value)
+                response = self._make_response(value)
 
-                if self._is_forked:
+                if self._ending.is_forked:
                     return response
 
                 if root.suspended is None:
@@ -111,14 +113,35 @@ class Call:
                     return self._complete(response)
         except Suspended:
             pass
+        except BaseExceptionGroup as group:
+            # A task group of an async view wraps what ends it.
+            self._unwrap(group)
         except Exception as error:
-            if self._is_forked:
+            if self._ending.is_forked:
                 raise
 
             if root.suspended is None:
                 return self._failed(error)
 
         return self._suspend()
+
+    def _unwrap(self, group: BaseExceptionGroup[BaseException]) -> None:
+        """Return if a step in a group of tasks was suspended."""
+        lost = group.subgroup(LeaseLostError)
+
+        if lost is not None:
+            raise next(_leaves(lost))
+
+        if self._attempt.root.suspended is None:
+            raise group
+
+    def _make_response(self, value: t.Any) -> Response:
+        try:
+            return current_app.make_response(value)
+        except TypeError:
+            # A forgotten return, say: the next attempt would not do better.
+            self._permanent = True
+            raise
 
     @contextlib.contextmanager
     def _active(self) -> cabc.Iterator[None]:
@@ -135,7 +158,7 @@ class Call:
     def _complete(self, response: Response) -> Response:
         self._attempt.check_unasked()
         record = self._capture(response)
-        self._finish("completed", record)
+        self._ending.finish("completed", record)
         return response
 
     def _failed(self, error: Exception) -> Response:
@@ -168,7 +191,7 @@ class Call:
         if isinstance(error, (StepError, StepOutputError, *MISUSE)):
             return False
 
-        if self._attempt.debug:
+        if self._permanent or self._attempt.debug:
             return False
 
         return bool(self._attempt.steps) and self._attempt.retry.allows(error, errors)
@@ -178,14 +201,14 @@ class Call:
         root = attempt.root
         assert root.suspended is not None
         ready_at = root.suspended.wake_at
-        self._check_lost()
-        self._state.store.suspend(
-            attempt.id, attempt.attempt, ready_at, root.mark, errors, failure
-        )
-        self._end()
-        self._state.wake(ready_at - attempt.now())
+        self._ending.suspend(ready_at, root.mark, errors, failure)
+        now = attempt.now()
         execution = dataclasses.replace(
-            attempt.execution, status="suspended", ready_at=ready_at, now=attempt.now()
+            attempt.execution,
+            status="suspended",
+            ready_at=ready_at,
+            now=now,
+            error=failure,
         )
         return self._accepted(execution)
 
@@ -200,10 +223,10 @@ class Call:
         logger.warning("%s", error)
 
         if isinstance(error, JournalLostError):
-            self._abandon()
+            self._ending.abandon(crashed=False)
             raise self._unknown()
 
-        self._end()
+        self._ending.end()
 
         try:
             execution = self._state.store.execution(self._attempt.id)
@@ -232,21 +255,20 @@ class Call:
 
     def _deliver(self, response: Response) -> Response:
         """Commit the answer that Flask made of an error, before it is sent."""
-        if self._outcome is not None and not self._done:
+        if self._outcome is not None and not self._ending.done:
             try:
                 self._finish_with_error(response)
             except LeaseLostError as error:
                 response = self._lost_response(error)
 
         self._warn_of_session()
-        response.headers["Durable-Execution"] = self._attempt.id
-        response.headers.add("Link", f'<{self._attempt.status_url}>; rel="status"')
+        link_status(response, self._attempt.id, self._attempt.status_url)
         return response
 
     def _finish_with_error(self, response: Response | None) -> None:
         assert self._outcome is not None
         record = None if response is None else self._capture(response)
-        self._finish(self._outcome.status, record, self._outcome.error)
+        self._ending.finish(self._outcome.status, record, self._outcome.error)
 
     def _lost_response(self, error: LeaseLostError) -> Response:
         try:
@@ -265,52 +287,22 @@ class Call:
 
         t.cast(t.Any, request).__dict__.pop("close", None)
 
-        if self._done or self._is_forked:
+        if self._ending.done or self._ending.is_forked:
             return
 
         if self._outcome is None:
-            self._abandon()
+            self._ending.abandon()
             return
 
         try:
             self._finish_with_error(None)
         except LeaseLostError as error:
             logger.warning("%s", error)
-            self._abandon()
-
-    def _finish(
-        self,
-        status: ExecutionStatus,
-        record: ResponseRecord | None,
-        error: bytes | None = None,
-    ) -> None:
-        self._check_lost()
-        attempt = self._attempt
-        self._state.store.finish(attempt.id, attempt.attempt, status, record, error)
-        self._end()
-
-    def _check_lost(self) -> None:
-        """Refuse to write if a step's outcome could not be committed before."""
-        if self._attempt.lost is not None:
-            raise self._attempt.lost
+            self._ending.abandon()
 
     def _capture(self, response: Response) -> ResponseRecord:
         limit = self._state.config.max_response_bytes
         return capture_response(response, request.url, limit)
-
-    def _end(self) -> None:
-        self._done = True
-        self._state.heartbeat.end(self._attempt.lease)
-
-    @property
-    def _is_forked(self) -> bool:
-        """Tell whether this is a child of the process that runs the attempt."""
-        return self._attempt.lease.pid != os.getpid()
-
-    def _abandon(self) -> None:
-        if not self._done and not self._is_forked:
-            self._done = True
-            self._state.heartbeat.abandon(self._attempt.lease)
 
     def _warn_of_session(self) -> None:
         if self._attempt.attempt > 1 and session and session.modified:
@@ -321,6 +313,14 @@ class Call:
                 self._attempt.attempt,
                 self._attempt.id,
             )
+
+
+def _leaves(error: BaseException) -> cabc.Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
 
 
 def _keep_open() -> None:

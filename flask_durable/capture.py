@@ -61,6 +61,10 @@ ENVIRON_KEYS = (
 """What a request is beside its headers and body, by the names of PEP 3333."""
 
 
+PATH_KEYS = ("SCRIPT_NAME", "PATH_INFO")
+ENTRY_KEY = "flask_durable.entry"
+
+
 def capture_request(request: Request, limit: int) -> RequestRecord:
     """Read a request whole and leave it as if nobody had read it.
 
@@ -86,9 +90,13 @@ def capture_request(request: Request, limit: int) -> RequestRecord:
                 (name, value)
             )
 
-    head = {"environ": {k: str(environ[k]) for k in ENVIRON_KEYS if k in environ}}
+    head = {
+        "environ": {k: str(environ[k]) for k in ENVIRON_KEYS if k in environ},
+        "entry": environ.get(ENTRY_KEY),
+        "headers": headers,
+    }
     return RequestRecord(
-        head=json.dumps(head | {"headers": headers}).encode(),
+        head=json.dumps(head).encode(),
         secrets=json.dumps(secrets).encode() if secrets else None,
         body=body,
         digest=request_digest(environ, body),
@@ -106,6 +114,13 @@ def _read_body(request: Request, limit: int) -> bytes:
         raise _too_large(limit)
 
     if len(body) < (request.content_length or 0):
+        if "form" in request.__dict__:
+            raise RuntimeError(
+                "The request's form was read before the durable view could capture"
+                " it, by a url_value_preprocessor or a signal's receiver: read it"
+                " in a before_request function or in the view."
+            )
+
         raise Problem(400, "The request's body ended before its Content-Length.")
 
     return t.cast(bytes, body)
@@ -134,10 +149,35 @@ def request_digest(environ: cabc.Mapping[str, t.Any], body: bytes) -> str:
     return hashlib.sha256(head + b"\0" + body).hexdigest()
 
 
-def request_environ(record: RequestRecord) -> dict[str, t.Any]:
-    """Make the WSGI environment (PEP 3333) in which the request is seen again."""
+class Entry:
+    """The outermost layer of an app: notes the path before middleware moves it."""
+
+    def __init__(self, inner: cabc.Callable[..., t.Any]) -> None:
+        self.inner = inner
+
+    def __call__(self, environ: dict[str, t.Any], start_response: t.Any) -> t.Any:
+        environ[ENTRY_KEY] = {key: environ.get(key, "") for key in PATH_KEYS}
+        return self.inner(environ, start_response)
+
+
+def request_environ(record: RequestRecord, again: bool = False) -> dict[str, t.Any]:
+    """Make the WSGI environment (PEP 3333) in which the request is seen again.
+
+    The request was captured behind the app's middleware and enters before it, so
+    it gets the path that was noted there. Of a process's very first request there
+    may be no note: then it is the path as captured, or, if that led nowhere, as
+    the server received it.
+
+    :param again: whether the replay before led nowhere
+    """
     head = json.loads(record.head)
     environ = dict(head["environ"])
+
+    if head["entry"] is not None:
+        environ |= head["entry"]
+    elif again:
+        _as_received(environ)
+
     secrets = json.loads(record.secrets) if record.secrets else []
 
     for name, value in itertools.chain(head["headers"], secrets):
@@ -150,11 +190,7 @@ def request_environ(record: RequestRecord) -> dict[str, t.Any]:
     return environ
 
 
-def as_first_received(environ: dict[str, t.Any]) -> None:
-    """Give a path back to middleware that may have moved a part of it.
-
-    The request was captured behind the app's middleware and enters before it.
-    """
+def _as_received(environ: dict[str, t.Any]) -> None:
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
 
     if raw:

@@ -24,8 +24,9 @@ def upgrade(sql: bool) -> None:
         return
 
     try:
-        schema.ensure(database, create=True)
+        made = schema.ensure(database, create=True)
     except DurableError as error:
         raise click.ClickException(str(error)) from None
 
-    click.echo(f"The journal at {database.label} is up to date.")
+    verb = "was made" if made else "is up to date"
+    click.echo(f"The journal at {database.label} {verb}.")

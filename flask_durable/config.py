@@ -72,7 +72,7 @@ def _read(name: str, key: str, value: t.Any) -> t.Any:
 
 def _unknown(key: str, names: cabc.Iterable[str]) -> str:
     wanted = key.removeprefix(PREFIX).lower()
-    close = difflib.get_close_matches(wanted, names, 1, cutoff=0.75)
+    close = difflib.get_close_matches(wanted, names, 1, cutoff=0.7)
     hint = f" Did you mean {PREFIX}{close[0].upper()}?" if close else ""
     return f"{key} is not a setting of flask_durable.{hint}"
 
@@ -138,7 +138,9 @@ def _database_url(key: str, value: t.Any) -> str:
     try:
         url = sa.make_url(value)
     except (exc.ArgumentError, ValueError):
-        raise ConfigError(f"{key} is not a database URL.") from None
+        raise ConfigError(
+            f"{key} is not a database URL, such as sqlite:////var/lib/app.db."
+        ) from None
 
     check_database(url)
     return url.render_as_string(hide_password=False)
@@ -154,8 +156,16 @@ def check_database(url: sa.URL) -> None:
     if backend not in {"sqlite", "postgresql"}:
         raise ConfigError(
             f"The journal can't live in {backend!r}: DURABLE_DATABASE_URL takes"
-            " SQLite and PostgreSQL."
+            " sqlite:///… and postgresql+psycopg://…"
         )
+
+    try:
+        url.get_dialect().import_dbapi()
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"DURABLE_DATABASE_URL needs {error.name}, which is not installed:"
+            " pip install 'Flask-Durable[postgres]'."
+        ) from None
 
     name = url.database or ":memory:"
     in_memory = ":memory:" in name or "mode=memory" in name

@@ -22,6 +22,10 @@ from .errors import JournalUnavailable
 
 logger = logging.getLogger(__name__)
 
+FIRST_PAUSE = 0.05
+"""Seconds before the second try to reach a database that is away; the first
+comes at once, since a pool's connections break all together."""
+
 LOGGING_NAME = "durable"
 """Tells the journal's statements from the app's own in SQLAlchemy's log."""
 
@@ -186,10 +190,11 @@ class Database:
                 if pause and self.troubled_at + pause > deadline:
                     raise JournalUnavailable(_away(self, error)) from error
 
-                logger.warning("%s", _away(self, error))
+                if pause == FIRST_PAUSE:
+                    logger.warning("%s", _away(self, error))
 
             clock.sleep(pause)
-            pause = min(1.0, pause * 2 or 0.05)
+            pause = min(1.0, pause * 2 or FIRST_PAUSE)
 
     @contextlib.contextmanager
     def transaction(self, connection: sa.Connection) -> cabc.Iterator[None]:
@@ -295,7 +300,7 @@ def _away(database: Database, error: Exception) -> str:
         folder = pathlib.Path(database.engine.url.database or "").parent
         return f"{message} Does the folder {folder} exist, and may we write there?"
 
-    if "locked" in reason:
+    if database.sqlite and "is locked" in reason:
         return (
             f"{message} Another writer holds it for over {LOCK_TIMEOUT:g} s: a view"
             " that writes to the same file must commit before it calls a step."

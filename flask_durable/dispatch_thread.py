@@ -28,7 +28,7 @@ class ThreadDispatcher:
         self._threads = get_state(app).config.replay_threads
         self._sweeper = Sweeper(get_state(app), self)
         self._queue: queue.SimpleQueue[Due | None] = queue.SimpleQueue()
-        self._busy = 0
+        self._in_hand: set[str] = set()
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
 
@@ -41,12 +41,15 @@ class ThreadDispatcher:
 
     def free(self) -> int:
         """Tell how many threads have nothing to do."""
-        return self._threads - self._busy
+        return self._threads - len(self._in_hand)
 
     def send(self, due: Due) -> None:
         """Have a thread replay an execution."""
         with self._lock:
-            self._busy += 1
+            if due.id in self._in_hand:
+                return
+
+            self._in_hand.add(due.id)
 
         self._queue.put(due)
 
@@ -60,7 +63,7 @@ class ThreadDispatcher:
         deadline = clock.boottime() + grace
 
         with self._idle:
-            while self._busy and (left := deadline - clock.boottime()) > 0:
+            while self._in_hand and (left := deadline - clock.boottime()) > 0:
                 self._idle.wait(left)
 
         for _ in range(self._threads):
@@ -75,7 +78,7 @@ class ThreadDispatcher:
                 logger.exception("The replay of execution %s failed.", due.id)
             finally:
                 with self._idle:
-                    self._busy -= 1
+                    self._in_hand.discard(due.id)
                     self._idle.notify_all()
 
                 self._sweeper.wake(0.0)

@@ -12,7 +12,6 @@ from flask import Flask
 from flask import request
 from werkzeug.exceptions import MethodNotAllowed
 
-from . import clock
 from .arrival import Arrival
 from .arrival import KEY
 from .arrival import Options
@@ -24,6 +23,7 @@ from .attempt import current_scope
 from .call import Call
 from .call import KEY as CALL_KEY
 from .errors import JournalUnavailable
+from .heartbeat import Lease
 from .ids import new_id
 from .problems import Problem
 from .records import Execution
@@ -85,27 +85,38 @@ def _begin(app: Flask, state: State, options: Options, arrival: Arrival) -> Atte
     """Store a new execution before its view runs."""
     check_secret_key(app)
     execution_id = new_id()
-    endpoint = request.endpoint or ""
+    url = status_url(execution_id)
     identity = _identity(app, state)
-    since = clock.boottime()
+    lease = state.lease(execution_id, 1)
 
     try:
-        now = state.store.begin(
-            execution_id,
-            endpoint,
-            state.owner,
-            state.config.lease,
-            arrival.record,
-            identity,
-        )
+        execution = _new_execution(state, arrival, execution_id, identity)
+        return _attempt(app, state, options, execution, [], lease, url)
     except JournalUnavailable as error:
-        if error.unknown:
-            state.heartbeat.abandon_attempt(execution_id, 1)
-            raise _unknown(execution_id) from error
+        if not error.unknown:
+            state.heartbeat.end(lease)
+            raise
 
+        state.heartbeat.abandon(lease, crashed=False)
+        raise _unknown(execution_id) from error
+    except BaseException:
+        state.heartbeat.abandon(lease)
         raise
 
-    execution = Execution(
+
+def _new_execution(
+    state: State, arrival: Arrival, execution_id: str, identity: bytes | None
+) -> Execution:
+    endpoint = request.endpoint or ""
+    now = state.store.begin(
+        execution_id,
+        endpoint,
+        state.owner,
+        state.config.lease,
+        arrival.record,
+        identity,
+    )
+    return Execution(
         id=execution_id,
         endpoint=endpoint,
         status="running",
@@ -121,12 +132,12 @@ def _begin(app: Flask, state: State, options: Options, arrival: Arrival) -> Atte
         error=None,
         now=now,
     )
-    return _attempt(app, state, options, execution, [], since)
 
 
 def _claim(app: Flask, state: State, options: Options, ticket: Ticket) -> Attempt:
     """Begin the attempt that a replay's ticket is good for, once."""
-    since = clock.boottime()
+    url = status_url(ticket.execution_id)
+    lease = state.lease(ticket.execution_id, ticket.attempt)
 
     try:
         execution = state.store.claim(
@@ -134,14 +145,17 @@ def _claim(app: Flask, state: State, options: Options, ticket: Ticket) -> Attemp
         )
 
         if execution is None:
+            state.heartbeat.end(lease)
             raise refuse_replay(USED)
 
         journal = state.store.journal(execution.id)
-    except JournalUnavailable:
-        state.heartbeat.abandon_attempt(ticket.execution_id, ticket.attempt)
+        return _attempt(app, state, options, execution, journal, lease, url)
+    except Problem:
         raise
-
-    return _attempt(app, state, options, execution, journal, since)
+    except BaseException as error:
+        crashed = not isinstance(error, JournalUnavailable)
+        state.heartbeat.abandon(lease, crashed)
+        raise
 
 
 def _attempt(
@@ -150,16 +164,18 @@ def _attempt(
     options: Options,
     execution: Execution,
     journal: list[StepRecord],
-    since: float,
+    lease: Lease,
+    url: str,
 ) -> Attempt:
+    state.heartbeat.hold(lease)
     return Attempt(
         state=state,
         execution=execution,
         journal=journal,
-        lease=state.lease(execution.id, execution.attempt, since),
+        lease=lease,
         retry=options.retry or state.config.retry,
         debug=app.debug,
-        status_url=status_url(execution.id),
+        status_url=url,
     )
 
 

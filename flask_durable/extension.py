@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import collections.abc as cabc
+import contextlib
 import functools
 import os
 import pathlib
@@ -14,6 +15,7 @@ import weakref
 
 import sqlalchemy as sa
 from flask import Flask
+from flask import got_request_exception
 from flask import request
 
 from .arrival import arrive
@@ -21,6 +23,7 @@ from .arrival import MARK
 from .arrival import Options
 from .call import Call
 from .call import KEY
+from .capture import Entry
 from .cli import durable_cli
 from .config import Config
 from .database import Database
@@ -77,6 +80,7 @@ class FlaskDurable:
         app.cli.add_command(durable_cli)
         app.url_value_preprocessor(_on_request)
         app.teardown_request(_on_teardown)
+        got_request_exception.connect(_on_exception, app)
 
     @t.overload
     def endpoint(self, view: F, /) -> F: ...
@@ -148,13 +152,35 @@ _engines: weakref.WeakKeyDictionary[Flask, Engine | None] = weakref.WeakKeyDicti
 
 def _start(app: Flask) -> None:
     state = opened_state(app)
+    _note_entry(app)
     state.start(lambda: ThreadDispatcher(app))
+
+
+def _note_entry(app: Flask) -> None:
+    """Put a note-taker before all middleware, once that is there."""
+    if not isinstance(app.wsgi_app, Entry):
+        t.cast(t.Any, app).wsgi_app = Entry(app.wsgi_app)
+
+
+def _on_exception(app: Flask, **extra: t.Any) -> None:
+    """End an execution whose error leaves Flask without an answer.
+
+    A teardown function of the app may raise before ours is called.
+    """
+    propagates = app.config["PROPAGATE_EXCEPTIONS"]
+
+    if app.testing or app.debug if propagates is None else propagates:
+        call = request.environ.get(KEY)
+
+        if isinstance(call, Call):
+            call.tear_down()
 
 
 def _on_request(endpoint: str | None, values: dict[str, t.Any] | None) -> None:
     """Before any hook: open the journal, start the threads, capture."""
     app = this_app()
     state = opened_state(app)
+    _note_entry(app)
 
     if state.dispatcher is None and not app.testing:
         _start(app)
@@ -175,7 +201,7 @@ def _connect(app: Flask) -> tuple[Database, Database]:
     engine = _engines.get(app)
 
     if engine is None:
-        url = get_state(app).config.database_url or _default_url(app)
+        url = _url(app, get_state(app).config.database_url or _default_url(app))
         return Database.open(url), Database.open(url)
 
     if not isinstance(engine, sa.Engine):
@@ -183,6 +209,21 @@ def _connect(app: Flask) -> tuple[Database, Database]:
             engine = engine()
 
     return Database.beside(engine), Database.beside(engine)
+
+
+def _url(app: Flask, url: str) -> str:
+    """Take a relative SQLite path from the instance folder, as Flask users expect."""
+    parsed = sa.make_url(url)
+    path = parsed.database or ""
+    relative = not os.path.isabs(path) and not path.startswith("file:")
+
+    if parsed.get_backend_name() == "sqlite" and relative:
+        parsed = parsed.set(database=os.path.join(app.instance_path, path))
+
+        with contextlib.suppress(OSError):
+            os.makedirs(app.instance_path, exist_ok=True)
+
+    return parsed.render_as_string(hide_password=False)
 
 
 def _default_url(app: Flask) -> str:
@@ -193,5 +234,8 @@ def _default_url(app: Flask) -> str:
         folder = pathlib.Path(tempfile.mkdtemp(prefix="flask_durable-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
-    os.makedirs(folder, exist_ok=True)
+    # Where that can't be, opening the file says so, with what to do.
+    with contextlib.suppress(OSError):
+        os.makedirs(folder, exist_ok=True)
+
     return f"sqlite:///{folder / 'durable.sqlite3'}"

@@ -15,7 +15,7 @@ from .errors import JournalUnavailable
 from .errors import LeaseLostError
 from .owner import current_owner
 from .records import StepRecord
-from .recovery import release_all
+from .recovery import release
 from .store import OUTAGE_PATIENCE
 from .store import Store
 from .threads import Bell
@@ -50,9 +50,16 @@ class Lease:
     """By the boot clock; counted from before the statement was sent."""
     pid: int = dataclasses.field(default_factory=os.getpid)
     lost: bool = False
+    held: bool = False
+    """Whether the row says so yet: a lease is noted before it is taken."""
     tries: dict[str, StepRecord] = dataclasses.field(default_factory=dict)
     """Running marks by step; each leaves when its try ends or it is written."""
     began: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """The execution's id and the attempt."""
+        return self.execution_id, self.attempt
 
 
 class Heartbeat:
@@ -69,40 +76,47 @@ class Heartbeat:
         self._upkeep = Upkeep(store)
         self._threaded = threaded
         self._leases: dict[int, Lease] = {}
-        self._abandoned: set[tuple[str, int]] = set()
+        self._abandoned: dict[tuple[str, int], bool] = {}
+        """What to hand back, and whether that counts as a crash."""
         self._bell = Bell()
         self._ended = Bell()
         self._running = False
         self._stopped = False
 
     def lease(self, execution_id: str, attempt: int, since: float) -> Lease:
-        """Begin to renew an attempt's lease.
+        """Note a lease that is about to be taken; what it was before is void.
 
         :param since: from when the lease counts, by the boot clock
         """
         lease = Lease(execution_id, attempt, since + self.seconds)
         self._leases[id(lease)] = lease
+        self._abandoned.pop(lease.key, None)
+        return lease
 
+    def hold(self, lease: Lease) -> None:
+        """Begin to renew a lease: the row says that we have it."""
+        lease.held = True
+        self._wake()
+
+    def _wake(self) -> None:
         if self._threaded and not self._running:
             self._running = True
             start_native_thread(self._run, "flask_durable.heartbeat")
 
         self._bell.ring()
-        return lease
 
     def end(self, lease: Lease) -> None:
         """Stop renewing: the attempt is over."""
         self._leases.pop(id(lease), None)
 
-    def abandon(self, lease: Lease) -> None:
-        """Stop renewing an attempt whose row still says that it runs."""
-        self.end(lease)
-        self.abandon_attempt(lease.execution_id, lease.attempt)
+    def abandon(self, lease: Lease, crashed: bool = True) -> None:
+        """Stop renewing an attempt whose row may still say that it runs.
 
-    def abandon_attempt(self, execution_id: str, attempt: int) -> None:
-        """Hand back what this process may be said to run, and does not."""
-        self._abandoned.add((execution_id, attempt))
-        self._bell.ring()
+        :param crashed: whether it counts as a crash
+        """
+        self.end(lease)
+        self._abandoned[lease.key] = crashed
+        self._wake()
 
     def holds(self, execution_id: str) -> bool:
         """Tell whether an attempt of this execution is alive in this process."""
@@ -151,10 +165,10 @@ class Heartbeat:
 
         for lease in list(self._leases.values()):
             lease.lost = True
-            self.abandon(lease)
+            self.abandon(lease, crashed=False)
 
         try:
-            self._hand_back(crashed=False)
+            self._hand_back()
         except JournalUnavailable as error:
             logger.warning("Leases were not handed back: %s", error)
 
@@ -174,14 +188,14 @@ class Heartbeat:
 
     def tick(self) -> None:
         """Do what is due now."""
-        leases = [lease for lease in list(self._leases.values()) if not lease.lost]
+        leases = [x for x in list(self._leases.values()) if x.held and not x.lost]
         latest = clock.boottime() + self.seconds * 2 / 3
 
         if any(lease.expires_at < latest for lease in leases):
             self._renew(leases)
 
         if self._abandoned:
-            self._hand_back(crashed=True)
+            self._hand_back()
 
         for lease in leases:
             self._show_slow_steps(lease)
@@ -198,12 +212,23 @@ class Heartbeat:
                 # One that ended meanwhile is no loss: its row says so itself.
                 lease.lost = True
 
-    def _hand_back(self, crashed: bool) -> None:
-        left = set(self._abandoned)
+    def _hand_back(self) -> None:
+        left = dict(self._abandoned)
 
-        if left:
-            release_all(self._upkeep, current_owner(), left, crashed)
-            self._abandoned -= left
+        if not left:
+            return
+
+        owner = current_owner()
+
+        for held in self._upkeep.held(owner):
+            # Looked up again: meanwhile it may be about to be taken anew.
+            crashed = self._abandoned.get((held.id, held.attempt))
+
+            if crashed is not None:
+                release(self._upkeep, held, owner, crashed)
+
+        for key in left:
+            self._abandoned.pop(key, None)
 
     def _show_slow_steps(self, lease: Lease) -> None:
         late = clock.boottime() - SLOW_STEP

@@ -22,9 +22,10 @@ def http_parts(error: HTTPException) -> list[t.Any]:
     response = error.get_response()
     body = response.get_data().decode("latin-1")
     headers = [list(item) for item in response.headers.items()]
-    values = {k: v for k, v in vars(error).items() if k != "response"}
-    values["description"] = error.description
-    plain = {k: v if _is_plain(v) else str(v) for k, v in values.items()}
+    plain = {k: v for k, v in vars(error).items() if _is_plain(v)}
+    about = error.description
+    plain |= {"description": about if _is_plain(about) else str(about)}
+    plain.pop("response", None)
     return [error.code, plain, [response.status, headers, body]]
 
 
@@ -52,8 +53,16 @@ def _is_plain(value: t.Any) -> bool:
 
 def _class_of(name: str) -> type[HTTPException] | None:
     """Find a class by its qualified name, if its module is loaded."""
-    module, _, attribute = name.rpartition(".")
-    found = getattr(sys.modules.get(module), attribute, None)
+    module, _, rest = name.rpartition(".")
+
+    while module and module not in sys.modules:
+        module, _, outer = module.rpartition(".")
+        rest = f"{outer}.{rest}"
+
+    found: t.Any = sys.modules.get(module)
+
+    for attribute in rest.split("."):
+        found = getattr(found, attribute, None)
 
     if isinstance(found, type) and issubclass(found, HTTPException):
         return found

@@ -28,7 +28,12 @@ def fate(owner: str) -> Fate:
     ``unknown`` is a process of this machine whose start time can't be read;
     ``elsewhere`` is one of another machine, boot or PID namespace.
     """
-    host, pid, start = owner.rsplit(":", 2)
+    host, _, process = owner.rpartition(":")
+    host, _, pid = host.rpartition(":")
+    start = process
+
+    if not pid.isdecimal():
+        return "unknown"
 
     if host != _host():
         return "elsewhere"

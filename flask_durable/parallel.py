@@ -78,7 +78,14 @@ def _start_helpers(work: Branch, count: int) -> list[threading.Thread]:
     while len(helpers) < count and _free_threads.acquire(blocking=False):
         thread = threading.Thread(target=help_out, name="flask_durable.branch")
         thread.daemon = True
-        thread.start()
+
+        try:
+            thread.start()
+        except RuntimeError:
+            # No more threads to be had: the caller does the rest.
+            _free_threads.release()
+            break
+
         helpers.append(thread)
 
     return helpers

@@ -119,6 +119,7 @@ class Due:
     owner: str | None
     ready_at: float
     looks: int
+    rejections: int
 
     @property
     def seen(self) -> tuple[str, int, float]:

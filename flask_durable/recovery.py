@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections.abc as cabc
 import logging
 
 from .errors import AttemptCrashed
@@ -19,25 +18,12 @@ MAX_BACKOFF = 60.0
 """Longest wait before an execution that crashes is tried again, in seconds."""
 
 
-def release_all(
-    upkeep: Upkeep,
-    owner: str,
-    only: cabc.Container[tuple[str, int]] | None = None,
-    crashed: bool = True,
-) -> int:
-    """Make what an owner was running ready for the next attempt.
+def release_all(upkeep: Upkeep, owner: str) -> int:
+    """Make what a dead owner was running ready for the next attempt.
 
-    :param only: executions' ids and attempts to release, else all
-    :param crashed: whether it counts as a crash
     :return: how many were released
     """
-    released = 0
-
-    for held in upkeep.held(owner):
-        if only is None or (held.id, held.attempt) in only:
-            released += release(upkeep, held, owner, crashed)
-
-    return released
+    return sum(release(upkeep, held, owner) for held in upkeep.held(owner))
 
 
 def release(upkeep: Upkeep, held: Held, owner: str, crashed: bool = True) -> bool:

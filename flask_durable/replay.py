@@ -13,7 +13,6 @@ from flask import Flask
 from werkzeug.test import run_wsgi_app
 from werkzeug.wrappers import Response
 
-from .capture import as_first_received
 from .capture import capture_response
 from .capture import request_environ
 from .errors import JournalUnavailable
@@ -71,18 +70,15 @@ def replay(app: Flask, due: Due) -> None:
     try:
         record = state.store.request(due.id)
         ticket = Ticket(due.id, due.attempt + 1, record.digest)
-        answer = contextvars.Context().run(_send, app, record, ticket)
+        again = due.rejections % 2 == 1
+        answer = contextvars.Context().run(_send, app, record, ticket, again)
         _settle(state, due, answer)
     except JournalUnavailable as error:
         logger.warning("Execution %s is replayed later: %s", due.id, error)
 
 
-def _send(app: Flask, record: RequestRecord, ticket: Ticket) -> Answer:
-    environ = request_environ(record)
-
-    if getattr(app.wsgi_app, "__func__", None) is not Flask.wsgi_app:
-        as_first_received(environ)
-
+def _send(app: Flask, record: RequestRecord, ticket: Ticket, again: bool) -> Answer:
+    environ = request_environ(record, again)
     environ["HTTP_DURABLE_REPLAY"] = sign_ticket(app, ticket)
     environ |= {
         "wsgi.errors": sys.stderr,

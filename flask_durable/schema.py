@@ -16,19 +16,23 @@ ADVISORY_LOCK = 7_310_503_311
 """The PostgreSQL lock under which the tables are made."""
 
 
-def ensure(database: Database, create: bool) -> None:
+def ensure(database: Database, create: bool) -> bool:
     """Check the tables' version, and make them if there are none.
 
     :param create: whether missing tables are made
+    :return: whether they were missing
     :raises SchemaError: if they are missing or of another version
     """
     found = database.run(_read_version)
+    missing = found is None
 
-    if found is None and create:
+    if missing and create:
         found = database.run(lambda connection: _create(database, connection))
 
     if found != SCHEMA_VERSION:
         raise SchemaError(_advice(database, found))
+
+    return missing
 
 
 def statements(database: Database) -> list[str]:
@@ -39,7 +43,8 @@ def statements(database: Database) -> list[str]:
         made.append(CreateTable(table))
         made.extend(map(CreateIndex, sorted(table.indexes, key=_name)))
 
-    made.append(version.insert().values(version_num=sa.text(f"'{SCHEMA_VERSION}'")))
+    row = version.insert().inline().values(version_num=sa.text(f"'{SCHEMA_VERSION}'"))
+    made.append(row)
     dialect = database.engine.dialect
     return [str(statement.compile(dialect=dialect)).strip() for statement in made]
 

@@ -14,6 +14,7 @@ import weakref
 from flask import current_app
 from flask import Flask
 
+from . import clock
 from .codec import Codec
 from .config import Config
 from .database import Database
@@ -112,9 +113,9 @@ class State:
         if self.dispatcher is not None:
             self.dispatcher.wake(delay)
 
-    def lease(self, execution_id: str, attempt: int, since: float) -> Lease:
-        """Begin to renew an attempt's lease."""
-        return self.heartbeat.lease(execution_id, attempt, since)
+    def lease(self, execution_id: str, attempt: int) -> Lease:
+        """Note that an attempt's lease is about to be taken."""
+        return self.heartbeat.lease(execution_id, attempt, clock.boottime())
 
     @property
     def owner(self) -> str:

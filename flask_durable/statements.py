@@ -78,9 +78,10 @@ class Statements:
     def __init__(self, database: Database) -> None:
         prepare = database.prepare
         insert = sqlite.insert if database.sqlite else postgresql.insert
-        self.begin = prepare(_begin())
+        self.begin = prepare(_begin(insert))
         self.claim = prepare(_claim())
-        self.record = prepare(_record(insert))
+        self.record = prepare(_record(insert, mine()))
+        self.mark = prepare(_record(insert, _suspended_now()))
         self.mark_running = prepare(_mark_running(insert))
         self.suspend = prepare(_suspend())
         self.finish = prepare(_finish())
@@ -95,7 +96,10 @@ class Statements:
         )
         self.journal = prepare(_steps(s.c.error, s.c.output).order_by(s.c.position))
         self.newest_steps = prepare(
-            _steps().order_by(s.c.position.desc()).limit(param("limit", sa.Integer()))
+            _steps()
+            .order_by(sa.case((s.c.status.in_(MARKS), 0), else_=1))
+            .order_by(s.c.position.desc())
+            .limit(param("limit", sa.Integer()))
         )
         self.execution = prepare(_by_id(*EXECUTION_COLUMNS))
         self.replay = prepare(_by_id(e.c.attempt, e.c.status, e.c.identity))
@@ -113,16 +117,18 @@ def _steps(*more: sa.Column[t.Any]) -> Select:
     )
 
 
-def _begin() -> sa.Insert:
+def _begin(insert: t.Any) -> t.Any:
     end = db_now() + param("lease", sa.Double())
     given = (e.c.id, e.c.app, e.c.endpoint, e.c.owner, e.c.nonce, e.c.digest)
     blobs = (e.c.identity, e.c.request, e.c.secrets, e.c.body)
     return (
-        e.insert()
+        insert(e)
         .values({column: column_param(column) for column in (*given, *blobs)})
         .values(status=RUNNING, attempt=1, ready_at=end, due_at=end)
         .values(created_at=db_now())
         .values(looks=0, crashes=0, errors=0, rejections=0, refusals=0)
+        # One that is sent again may meet itself, on its way all the time.
+        .on_conflict_do_nothing(index_elements=[e.c.id])
         .returning(e.c.created_at)
     )
 
@@ -152,14 +158,23 @@ def _claim() -> sa.Update:
     )
 
 
-def _record(insert: t.Any) -> t.Any:
+def _suspended_now() -> sa.ColumnElement[bool]:
+    """The fence within a suspension: its first statement wrote the row."""
+    return sa.and_(
+        e.c.id == param("execution_id", sa.Text()),
+        e.c.attempt == param("attempt", sa.Integer()),
+        e.c.nonce == column_param(e.c.nonce),
+    )
+
+
+def _record(insert: t.Any, fence: sa.ColumnElement[bool]) -> t.Any:
     """Write an outcome or a mark under the fence; outcomes are never changed.
 
     ``FOR SHARE`` makes a claim that is committing and this write wait for each
     other; without it a stale attempt's outcome can land after the claim.
     """
     names = [c for c in s.c if c.name not in ("execution_id", "attempt")]
-    source = sa.select(e.c.id, e.c.attempt, *map(column_param, names)).where(mine())
+    source = sa.select(e.c.id, e.c.attempt, *map(column_param, names)).where(fence)
     statement = insert(s).from_select(
         ["execution_id", "attempt", *(c.name for c in names)],
         source.with_for_update(read=True),

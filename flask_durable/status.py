@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import collections.abc as cabc
+import json
 import math
 import typing as t
 
-from flask import json
 from flask import Request
 from flask import url_for
 from werkzeug.wrappers import Response
 
 from . import clock
 from .records import Execution
+from .records import Failure
 from .records import StepRecord
 from .signing import sign_link
 from .state import this_app
 
 MAX_STEPS = 100
 """Steps in a status document, the newest ones."""
+
+REL = 'rel="status"'
 
 _WAITS = {"sleeping": "sleep", "retrying": "retry"}
 
@@ -49,11 +52,17 @@ def status_document(
         "attempt": execution.attempt,
         "created_at": clock.isoformat(execution.created_at),
         "finished_at": clock.isoformat(execution.finished_at),
+        "error_type": _error_type(execution),
         "waiting_for": _waiting_for(execution, steps),
         "status_url": status_url(execution.id),
         "response_url": response_url(execution.id),
         "steps": [_describe(step) for step in steps[-MAX_STEPS:]],
     }
+
+
+def _error_type(execution: Execution) -> str | None:
+    """Name why it failed, or why its last attempt did."""
+    return None if execution.error is None else Failure.decode(execution.error).type
 
 
 def _describe(step: StepRecord) -> dict[str, t.Any]:
@@ -111,10 +120,18 @@ def document_response(
     execution: Execution, steps: cabc.Sequence[StepRecord], status: int = 200
 ) -> Response:
     """Make the status document an answer."""
-    body = json.dumps(status_document(execution, steps))
+    body = json.dumps(status_document(execution, steps), indent=2)
     response = Response(body + "\n", status, content_type="application/json")
     response.cache_control.no_store = True
     return response
+
+
+def link_status(response: Response, execution_id: str, url: str) -> None:
+    """Name an answer's execution, and link to its status."""
+    # An app may return the same response object again and again.
+    links = [x for x in response.headers.getlist("Link") if REL not in x]
+    response.headers.setlist("Link", [*links, f"<{url}>; {REL}"])
+    response.headers["Durable-Execution"] = execution_id
 
 
 def retry_after(execution: Execution) -> int:

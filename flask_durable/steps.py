@@ -74,6 +74,13 @@ class Steps:
         :raises StepOutputError: if its result can't be stored
         """
         check_id(id)
+
+        if not callable(fn):
+            raise TypeError(
+                f'Step "{id}" needs a function, not {type(fn).__name__}: write'
+                f' step.run("{id}", function, argument), without calling it.'
+            )
+
         scope = get_scope()
         return self._run(scope, id, functools.partial(fn, *args, **kwargs))
 
@@ -162,7 +169,9 @@ class Steps:
                 " datetime.now(timezone.utc), say."
             )
 
-        _sleep(get_scope(), id, when.timestamp)
+        until = when.timestamp()
+        clock.duration(until - clock.now())
+        _sleep(get_scope(), id, lambda: until)
 
 
 def get_scope() -> Scope:
@@ -186,7 +195,7 @@ def check_id(step_id: str) -> None:
     if not isinstance(step_id, str) or len(step_id) > MAX_ID_LENGTH:
         raise ValueError(
             f"A step's id is a string of at most {MAX_ID_LENGTH} characters,"
-            f" not {step_id!r:.80}."
+            f" and comes first; this is {step_id!r:.80}."
         )
 
     if not step_id or "\0" in step_id or not step_id.isascii() and _broken(step_id):

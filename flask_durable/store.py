@@ -84,11 +84,7 @@ class Store:
 
         def insert(connection: sa.Connection) -> float:
             nonlocal sent
-            again, sent = sent, True
-
-            if again and (found := self.sql.nonce(connection, **key)):
-                return self._stored_begin(connection, execution_id, found[0][0], nonce)
-
+            sent = True
             rows = self.sql.begin(
                 connection,
                 id=execution_id,
@@ -103,23 +99,18 @@ class Store:
                 secrets=request.secrets,
                 body=request.body,
             )
-            return float(rows[0][0])
 
-        key = {"execution_id": execution_id}
+            if not rows and self._wrote_execution(connection, execution_id, nonce):
+                found = self.sql.execution(connection, execution_id=execution_id)
+                return float(found[0].now)
+
+            return float(rows[0][0])
 
         try:
             return self.database.run(insert)
         except JournalUnavailable as error:
             error.unknown = sent
             raise
-
-    def _stored_begin(
-        self, connection: sa.Connection, execution_id: str, found: str, nonce: str
-    ) -> float:
-        if found != nonce:
-            raise LeaseLostError(f"Execution {execution_id} is somebody else's.")
-
-        return float(self.sql.execution(connection, execution_id=execution_id)[0].now)
 
     def claim(
         self, execution_id: str, attempt: int, owner: str, lease: float
@@ -200,10 +191,6 @@ class Store:
 
         def update(connection: sa.Connection) -> bool:
             with self.database.transaction(connection):
-                if mark is not None:
-                    values = _step_values(mark) | key
-                    self.sql.record(connection, nonce=nonce, **values)
-
                 rows = self.sql.suspend(
                     connection,
                     ready_at=ready_at,
@@ -212,6 +199,11 @@ class Store:
                     nonce=nonce,
                     **key,
                 )
+
+                # The execution comes first: who writes steps locks it as well.
+                if rows and mark is not None:
+                    values = _step_values(mark) | key
+                    self.sql.mark(connection, nonce=nonce, **values)
 
             return bool(rows) or self._wrote_execution(connection, execution_id, nonce)
 
@@ -299,9 +291,13 @@ class Store:
         return [StepRecord(*row) for row in rows]
 
     def newest_steps(self, execution_id: str, limit: int) -> list[StepRecord]:
-        """Read the newest steps, oldest first, without errors and outputs."""
+        """Read the newest steps, oldest first, without errors and outputs.
+
+        Those that have no outcome yet are always among them.
+        """
         rows = self.ask(self.sql.newest_steps, execution_id=execution_id, limit=limit)
-        return [StepRecord(*row) for row in reversed(rows)]
+        steps = [StepRecord(*row) for row in rows]
+        return sorted(steps, key=lambda step: step.position)
 
     def _one(self, statement: Statement, execution_id: str) -> t.Any:
         rows = self.ask(statement, execution_id=execution_id)

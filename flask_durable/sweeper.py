@@ -23,6 +23,9 @@ STOP_PATIENCE = 5.0
 SCHEMA_PAUSE = 30.0
 """Seconds until the tables are looked for again, if they are not ours."""
 
+OUTAGE_QUIET = 10.0
+"""Seconds without an error after which the next one is worth a line again."""
+
 POLL = 1.0
 """Longest time between two looks, in seconds."""
 
@@ -41,6 +44,7 @@ class Sweeper:
         self._stopped = False
         self._began = clock.boottime()
         self._watched_at = 0.0
+        self._away_at = 0.0
 
     def run(self) -> None:
         """Look, again and again, until stopped."""
@@ -48,7 +52,7 @@ class Sweeper:
             try:
                 delay = self.look()
             except JournalUnavailable as error:
-                logger.warning("%s", error)
+                self._log_outage(error)
                 delay = POLL
             except SchemaError as error:
                 logger.error("%s", error)
@@ -63,6 +67,15 @@ class Sweeper:
             self._bell.clear()
 
         self._ended.set()
+
+    def _log_outage(self, error: JournalUnavailable) -> None:
+        """Log an outage once, not at each look."""
+        now = clock.boottime()
+
+        if now - self._away_at > OUTAGE_QUIET:
+            logger.warning("%s", error)
+
+        self._away_at = now
 
     def look(self) -> float:
         """Do what is due, and give the seconds until the next look."""

@@ -196,7 +196,7 @@ class StepTries:
         error = StepOutputError(f'Step "{self.step.id}" {reason}')
         logger.error("%s", error)
         self._record_failure(Failure.of(error))
-        raise error
+        raise error from None
 
     def _record_failure(self, failure: Failure) -> None:
         self._record("failed", failure=failure)

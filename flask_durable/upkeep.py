@@ -296,5 +296,13 @@ def _sweep() -> sa.Update:
         e.update()
         .where(e.c.id.in_(sa.select(found.c.id)), e.c.due_at <= db_now())
         .values(due_at=db_now() + again, looks=e.c.looks + 1)
-        .returning(e.c.id, e.c.status, e.c.attempt, e.c.owner, e.c.ready_at, e.c.looks)
+        .returning(
+            e.c.id,
+            e.c.status,
+            e.c.attempt,
+            e.c.owner,
+            e.c.ready_at,
+            e.c.looks,
+            e.c.rejections,
+        )
     )

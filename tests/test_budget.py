@@ -85,7 +85,7 @@ def test_a_suspension_is_one_transaction_of_two_statements(
     with counted(drive) as seen:
         assert client.post(url).status_code == 202
 
-    assert seen[-4:] == ["BEGIN", "INSERT", "UPDATE", "COMMIT"]
+    assert seen[-4:] == ["BEGIN", "UPDATE", "INSERT", "COMMIT"]
     assert len(seen) == {"/nap": 6, "/retry": 5}[url]
 
 

@@ -367,7 +367,7 @@ def test_a_renewal_after_the_look_saves_the_lease(
 def test_a_replay_of_what_is_gone_is_put_off(app: Flask, durable: FlaskDurable) -> None:
     """A row that somebody deleted is an error of its own, not a crash."""
     app.test_client().get("/")
-    due = Due("0" * 36, "suspended", 1, None, 0.0, 1)
+    due = Due("0" * 36, "suspended", 1, None, 0.0, 1, 0)
 
     with pytest.raises(Exception, match="There is no execution"):
         replay(app, due)

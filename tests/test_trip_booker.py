@@ -380,6 +380,23 @@ def test_page_offers_every_failure(desk: Desk) -> None:
     assert page.headers["Content-Security-Policy"] == "default-src 'self'"
 
 
+def test_page_lists_the_last_bookings(desk: Desk) -> None:
+    """Who comes back finds what was booked, newest first, under any reference."""
+    assert "Last bookings" not in desk.client.get("/").text
+    desk.trip("bank-down-twice", reference='a/b"?#')
+    desk.package()
+    links = re.findall(r'<a href="#(.*)">(.*)</a>', desk.client.get("/").text)
+    assert [title for _, title in links] == [
+        "Package: Nothing fails",
+        "Trip: The bank is down twice",
+    ]
+    reference = urllib.parse.unquote(links[1][0])
+    quoted = urllib.parse.quote(reference, safe="")
+    document = desk.client.get(f"/bookings/{quoted}").get_json()
+    assert document["reference"] == 'a/b"?#'
+    assert document["status_url"]
+
+
 def test_booking_that_nobody_knows(desk: Desk) -> None:
     """Before its request has come, a booking has no status yet."""
     document = desk.client.get("/bookings/unknown").get_json()
@@ -407,17 +424,45 @@ def test_folder_that_cannot_be_used(tmp_path: pathlib.Path) -> None:
 def test_port_that_is_taken() -> None:
     """A port that was asked for is not replaced by another."""
     with socket.create_server(("127.0.0.1", 0)) as other:
-        with pytest.raises(SystemExit, match=r"Can't listen .* Choose another --port"):
-            command.listen(other.getsockname()[1])
+        taken = other.getsockname()[1]
+        with pytest.raises(SystemExit) as exit:
+            command.listen(taken)
+    assert exit.value.code == (
+        f"Can't listen on 127.0.0.1:{taken}: Address already in use."
+        " Choose another --port."
+    )
 
 
-def test_first_port_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a wish the next free port is taken."""
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--port=80000", "80000 is no port. Choose a number from 0 to 65535."),
+        ("--port=-1", "-1 is no port."),
+        ("--port=http", "http is no port."),
+        ("--workers=0", "0 workers can't serve anything. Choose 1 or more."),
+        ("--workers=-2", "-2 workers can't serve anything."),
+    ],
+)
+def test_options_that_make_no_sense(
+    capsys: pytest.CaptureFixture[str], arguments: str, sentence: str
+) -> None:
+    """What can't work is refused with the way out, not with a traceback."""
+    with pytest.raises(SystemExit):
+        command.parse([arguments])
+    assert sentence in capsys.readouterr().err
+
+
+def test_first_port_is_taken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a wish the next free port is taken, and named."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
         monkeypatch.setattr(command, "FIRST_PORT", taken)
         with command.listen(None) as listener:
-            assert listener.getsockname()[1] > taken
+            port = listener.getsockname()[1]
+    assert port > taken
+    assert capsys.readouterr().out == f"{taken} is taken, so this is port {port}.\n"
 
 
 # Servers that are killed

@@ -1,6 +1,7 @@
 // The live view: asks for the booking's status document and the providers' ledger until it is done.
 
 const POLL_EVERY = 350;
+const UNHEARD_AFTER = 5000; // a booking that nobody sends and nobody knows is not there
 const DONE = ["completed", "failed", "cancelled"];
 
 const field = (id) => document.getElementById(id);
@@ -10,14 +11,16 @@ let ticking = null;
 
 // Show a booking. `request`, where this page made it, is a promise of what became of it.
 export function show(reference, request = null) {
-  shown = { reference, status: null, booking: null, offline: false };
+  shown = { reference, status: null, booking: null, misses: 0, own: request !== null, sending: request !== null };
   const mine = shown;
   field("empty").hidden = true;
   field("booking").hidden = false;
   field("answer").hidden = true;
   field("request").closest("div").hidden = request === null;
   field("request").textContent = "on its way";
+  field("elapsed").textContent = "–";
   request?.then((fate) => {
+    mine.sending = false;
     if (shown === mine) field("request").textContent = fate;
   });
   clearInterval(ticking);
@@ -26,16 +29,26 @@ export function show(reference, request = null) {
   poll(mine);
 }
 
+// Show no booking.
+export function clear() {
+  shown = { reference: null };
+  clearInterval(ticking);
+  field("empty").hidden = false;
+  field("booking").hidden = true;
+  field("status").hidden = true;
+}
+
 async function poll(mine) {
   while (shown === mine) {
     try {
       await look(mine);
-      mine.offline = false;
+      mine.misses = 0;
     } catch {
-      mine.offline = true; // the server is down or restarts: ask again
+      mine.misses += 1; // the server is down or restarts: ask again
     }
     if (shown !== mine) return;
     draw(mine);
+    if (mine.missing) return;
     if (isDone(mine) && mine.answer) return;
     await new Promise((wake) => setTimeout(wake, POLL_EVERY));
   }
@@ -43,16 +56,27 @@ async function poll(mine) {
 
 async function look(mine) {
   // The journal first: then whatever it says is done stands in the ledger too.
-  const status = mine.booking?.status_url ? await getJSON(mine.booking.status_url) : null;
+  const known = Boolean(mine.booking?.status_url);
+  const status = known ? await getJSON(mine.booking.status_url) : null;
   const booking = await getJSON(field("live").dataset.bookings + encodeURIComponent(mine.reference));
+  if (known && status === null) mine.missing = "No longer in the journal.";
+  if (isUnheard(mine, booking)) mine.missing = "No such booking.";
   Object.assign(mine, { status, booking });
   if (!isDone(mine)) return;
   const response = await fetch(onThisServer(mine.status.response_url));
   mine.answer = { status: response.status, text: response.statusText, body: await response.text() };
 }
 
+function isUnheard(mine, booking) {
+  if (booking?.status_url || mine.sending) return false;
+  mine.unheardSince ??= performance.now();
+  return performance.now() - mine.unheardSince >= UNHEARD_AFTER;
+}
+
+// Gives null for what is not there.
 async function getJSON(url) {
   const response = await fetch(onThisServer(url), { headers: { Accept: "application/json" } });
+  if ([404, 410].includes(response.status)) return null;
   if (!response.ok) throw new Error(`${url}: ${response.status}`);
   return response.json();
 }
@@ -64,6 +88,11 @@ function onThisServer(url) {
 
 function isDone(mine) {
   return mine.status !== null && DONE.includes(mine.status.status);
+}
+
+// One look that fails may have met the server that is killed, while the others are there.
+function isAway(mine) {
+  return mine.misses > 1;
 }
 
 // Drawing: everything goes through textContent, nothing that came over the network is markup.
@@ -83,6 +112,10 @@ function draw(mine) {
   replaceWhereChanged(field("steps"), [status, booking], () => drawSteps(mine));
   replaceWhereChanged(field("calls"), booking, () => drawCalls(mine));
   if (mine.answer) drawAnswer(mine.answer);
+  if (mine.missing && !mine.own) {
+    field("empty").hidden = false;
+    field("booking").hidden = true;
+  }
   tick();
 }
 
@@ -93,13 +126,21 @@ function replaceWhereChanged(list, data, make) {
   list.replaceChildren(...make());
 }
 
-function drawPill({ offline, status, booking }) {
+function drawPill(mine) {
   const pill = field("status");
-  let text = status?.status ?? (booking?.status_url === null ? "not heard of yet" : "looking");
-  if (offline) text = "server is away";
+  const [tone, text] = pillOf(mine);
   if (pill.textContent !== text) pill.textContent = text;
-  pill.dataset.status = offline ? "offline" : (status?.status ?? "pending");
+  pill.dataset.status = tone;
   pill.hidden = false;
+}
+
+function pillOf(mine) {
+  const { status, answer } = mine;
+  if (mine.missing) return ["missing", mine.missing];
+  if (isAway(mine)) return ["offline", "the server is away; this page keeps asking"];
+  if (!status) return ["pending", mine.own ? "sending…" : "looking…"];
+  if (status.status === "completed" && answer?.status >= 400) return ["refused", `answered ${answer.status}`];
+  return [status.status, status.status];
 }
 
 function formOf(booking) {
@@ -252,6 +293,10 @@ function seconds(moment) {
 function tick() {
   const { status } = shown;
   if (!status) return;
+  if (isAway(shown)) {
+    for (const countdown of document.querySelectorAll(".step-wait")) countdown.textContent = "waits for the server";
+    return;
+  }
   const end = status.finished_at ? seconds(status.finished_at) : Date.now() / 1000;
   field("elapsed").textContent = `${Math.max(0, end - seconds(status.created_at)).toFixed(1)} s`;
   for (const countdown of document.querySelectorAll(".step-wait")) {

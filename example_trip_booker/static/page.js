@@ -1,6 +1,6 @@
 // The forms: send a booking off under a reference of our own, and show it.
 
-import { show } from "./live.js";
+import { clear, show } from "./live.js";
 
 const forms = [...document.querySelectorAll("form")];
 
@@ -38,11 +38,11 @@ async function send(form, reference) {
   const after = () => `after ${((performance.now() - started) / 1000).toFixed(1)} s`;
   try {
     const response = await fetch(url, options);
-    if (response.redirected) return "broke off; the browser repeated it, which booked nothing more";
+    if (response.redirected) return "the connection broke; the browser sent it again, and nothing was booked twice";
     const meaning = response.status === 202 ? ", the rest goes on without it" : "";
     return `answered ${response.status} ${after()}${meaning}`;
   } catch {
-    return `broke off ${after()}, the booking goes on`;
+    return `the connection broke ${after()}; a booking that had begun goes on`;
   }
 }
 
@@ -60,7 +60,17 @@ function book(event) {
 }
 
 function showFromAddress() {
-  if (location.hash.length > 1) show(decodeURIComponent(location.hash.slice(1)));
+  const reference = decoded(location.hash.slice(1));
+  if (reference) show(reference);
+  else clear();
+}
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // typed by hand
+  }
 }
 
 for (const form of forms) {

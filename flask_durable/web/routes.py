@@ -21,9 +21,11 @@ from ..state import get_state
 from ..state import State
 from ..state import this_app
 from ..status import document_response
+from ..status import link_status
 from ..status import MAX_STEPS
 from ..status import prefers_html
 from ..status import retry_after
+from ..status import status_url
 
 
 def make_blueprint(prefix: str, host_matching: bool) -> Blueprint:
@@ -77,14 +79,17 @@ def response(token: str) -> Response:
     record = state.store.response(execution.id)
 
     if record is None:
-        return problem_response(
-            500, "The execution failed without a response.", execution=execution.id
+        return _named(
+            problem_response(
+                500, "The execution failed without a response.", execution=execution.id
+            ),
+            execution,
         )
 
     if record.body is None:
         raise Problem(507, "The response was too big to store.", execution=execution.id)
 
-    return _not_stored(stored_response(record, record.body))
+    return _named(_not_stored(stored_response(record, record.body)), execution)
 
 
 def _find(token: str) -> tuple[State, Execution]:
@@ -119,6 +124,11 @@ def _pending(state: State, execution: Execution) -> Response:
 
     answer.headers["Retry-After"] = str(wait)
     return _not_stored(answer)
+
+
+def _named(answer: Response, execution: Execution) -> Response:
+    link_status(answer, execution.id, status_url(execution.id))
+    return answer
 
 
 def _not_stored(answer: Response) -> Response:

@@ -136,7 +136,9 @@ def test_page_outlives_a_restart(browser: Browser, tmp_path: pathlib.Path) -> No
         visited.book("Trip", "The bank is down twice", "Book the trip")
         visited.page.get_by_text("suspended").wait_for()
         server.stop()
-        visited.page.get_by_text("server is away").wait_for()
+        away = visited.page.get_by_text("the server is away; this page keeps asking")
+        away.wait_for()
+        assert "waits for the server" in visited.step("process-payment")
         server.start()
         assert visited.wait_for_answer() == "200 OK"
         assert "called 3 times, charged once" in visited.step("process-payment")
@@ -156,10 +158,61 @@ def test_bookings_have_an_address(visit: Visitor) -> None:
     assert "not reached" in other.step("notify")
 
 
-def test_address_that_nobody_knows(visit: Visitor) -> None:
-    """A reference that leads nowhere is said to be unknown."""
-    visited = visit("#never-sent")
-    visited.page.get_by_text("not heard of yet").wait_for()
+@pytest.mark.parametrize("fragment", ["#never-sent", "#a/b", "#%"])
+def test_address_that_nobody_knows(visit: Visitor, fragment: str) -> None:
+    """A reference that leads nowhere is said to be unknown, and asked for no more."""
+    visited = visit(fragment)
+    visited.page.get_by_text("looking…").wait_for()
+    visited.page.get_by_text("No such booking.").wait_for()
+    assert visited.page.get_by_text("Choose a failure and book.").is_visible()
+    asked: list[str] = []
+    visited.page.on("request", lambda request: asked.append(request.url))
+    visited.page.wait_for_timeout(1000)
+    assert asked == []
+
+
+def test_sending(visit: Visitor) -> None:
+    """Until the server has heard of it, a booking is being sent, however long."""
+    visited = visit()
+    visited.page.route("**/api/**", lambda route: None)
+    visited.book("Trip", "Nothing fails", "Book the trip")
+    visited.page.get_by_text("sending…").wait_for()
+    visited.page.wait_for_timeout(6000)
+    assert visited.page.locator("#status").inner_text() == "sending…"
+
+
+def test_request_that_is_lost(visit: Visitor) -> None:
+    """A request that never arrived leaves no booking, and the page says so."""
+    visited = visit()
+    visited.page.route("**/api/**", lambda route: route.abort())
+    visited.book("Trip", "Nothing fails", "Book the trip")
+    visited.page.get_by_text("No such booking.").wait_for()
+    assert "the connection broke" in visited.page.locator("#request").inner_text()
+
+
+def test_booking_that_ends_badly(visit: Visitor) -> None:
+    """An answer of 409 is no success, though the view came to its end."""
+    visited = visit()
+    visited.book("Package", "The car rental has no cars left", "Book the package")
+    assert visited.wait_for_answer() == "409 CONFLICT"
+    pill = visited.page.locator("#status")
+    assert pill.inner_text() == "answered 409"
+    assert pill.get_attribute("data-status") == "refused"
+
+
+def test_last_bookings_are_links(visit: Visitor) -> None:
+    """The page lists what was booked, and the way back leads to the list again."""
+    visited = visit()
+    visited.book("Processing", "The registry times out once", "Process the data")
+    assert visited.wait_for_answer() == "200 OK"
+    other = visit()
+    link = other.page.get_by_role("link").first
+    assert link.inner_text() == "Processing: The registry times out once"
+    link.click()
+    assert other.wait_for_answer() == "200 OK"
+    other.page.go_back()
+    link.wait_for()
+    assert other.page.locator("#status").is_hidden()
 
 
 def test_input_is_text(visit: Visitor) -> None:

@@ -1,0 +1,81 @@
+"""How an attempt ends: committed once, and its lease given back."""
+
+from __future__ import annotations
+
+import logging
+import os
+import typing as t
+
+from .attempt import Attempt
+from .records import ExecutionStatus
+from .records import ResponseRecord
+from .records import StepRecord
+from .state import State
+
+logger = logging.getLogger(__name__)
+
+
+class Ending:
+    """Ends one attempt: finished, suspended, or abandoned."""
+
+    def __init__(self, state: State, attempt: Attempt) -> None:
+        self._state = state
+        self._attempt = attempt
+        self.done = False
+
+    @property
+    def is_forked(self) -> bool:
+        """Tell whether this is a child of the process that runs the attempt."""
+        return self._attempt.lease.pid != os.getpid()
+
+    def finish(
+        self,
+        status: ExecutionStatus,
+        response: ResponseRecord | None,
+        error: bytes | None = None,
+    ) -> None:
+        """Commit the end of the execution."""
+        self._check_lost()
+        attempt = self._attempt
+        self._state.store.finish(attempt.id, attempt.attempt, status, response, error)
+        self.end()
+        self._log(status)
+
+    def suspend(
+        self,
+        ready_at: float,
+        mark: StepRecord | None,
+        errors: int,
+        failure: bytes | None,
+    ) -> None:
+        """Commit that the next attempt is to begin at a given time."""
+        self._check_lost()
+        attempt = self._attempt
+        self._state.store.suspend(
+            attempt.id, attempt.attempt, ready_at, mark, errors, failure
+        )
+        self.end()
+        delay = ready_at - attempt.now()
+        self._state.wake(delay)
+        self._log("is suspended for %.1f s", max(0.0, delay))
+
+    def end(self) -> None:
+        """Stop renewing: the row says that the attempt is over."""
+        self.done = True
+        self._state.heartbeat.end(self._attempt.lease)
+
+    def abandon(self, crashed: bool = True) -> None:
+        """Hand back an attempt that ended in no other way."""
+        if not self.done and not self.is_forked:
+            self.done = True
+            self._state.heartbeat.abandon(self._attempt.lease, crashed)
+
+    def _check_lost(self) -> None:
+        """Refuse to write if a step's outcome could not be committed before."""
+        if self._attempt.lost is not None:
+            raise self._attempt.lost
+
+    def _log(self, what: str, *values: t.Any) -> None:
+        attempt = self._attempt
+        message = f"Execution %s {what} in attempt %d."
+        logger.info(message, attempt.id, *values, attempt.attempt)
