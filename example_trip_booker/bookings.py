@@ -98,7 +98,8 @@ def list_recent() -> list[dict[str, str]]:
     return [
         {
             "reference": row["reference"],
-            "title": f"{TITLES[row['flow']]}: {failure_titles[row['failure']]}",
+            "title": f"{TITLES[row['flow']]}: "
+            + failure_titles.get(row["failure"], row["failure"]),
         }
         for row in rows
     ]

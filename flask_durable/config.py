@@ -156,7 +156,7 @@ def check_database(url: sa.URL) -> None:
     if backend not in {"sqlite", "postgresql"}:
         raise ConfigError(
             f"The journal can't live in {backend!r}: DURABLE_DATABASE_URL takes"
-            " sqlite:///… and postgresql+psycopg://…"
+            " SQLite (sqlite:///…) and PostgreSQL (postgresql+psycopg://…)."
         )
 
     try:

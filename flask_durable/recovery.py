@@ -50,7 +50,7 @@ def release(upkeep: Upkeep, held: Held, owner: str, crashed: bool = True) -> boo
 
 def _give_up(upkeep: Upkeep, held: Held, owner: str, crashes: int) -> bool:
     error = AttemptCrashed(
-        f"Its process died {crashes} times running without a new outcome,"
+        f"Its process died {crashes} times in a row without a new outcome,"
         f" last in attempt {held.attempt}."
     )
     logger.error("Execution %s failed: %s", held.id, error)

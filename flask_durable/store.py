@@ -100,11 +100,14 @@ class Store:
                 body=request.body,
             )
 
-            if not rows and self._wrote_execution(connection, execution_id, nonce):
-                found = self.sql.execution(connection, execution_id=execution_id)
-                return float(found[0].now)
+            if rows:
+                return float(rows[0][0])
 
-            return float(rows[0][0])
+            if not self._wrote_execution(connection, execution_id, nonce):
+                raise LeaseLostError(f"Execution {execution_id} is somebody else's.")
+
+            found = self.sql.execution(connection, execution_id=execution_id)
+            return float(found[0].now)
 
         try:
             return self.database.run(insert)

@@ -14,9 +14,9 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.test import create_environ
 from werkzeug.wrappers import Response
 
-from flask_durable.capture import as_first_received
 from flask_durable.capture import capture_request
 from flask_durable.capture import capture_response
+from flask_durable.capture import Entry
 from flask_durable.capture import HOP_BY_HOP
 from flask_durable.capture import request_digest
 from flask_durable.capture import request_environ
@@ -420,15 +420,36 @@ def test_an_empty_response_is_stored_as_one() -> None:
         ("/%C3%BC", "/\xc3\xbc"),
     ],
 )
-def test_middleware_gets_the_path_that_it_moved(raw: str, path: str) -> None:
-    """A mount point that it found is found again."""
-    environ = {"RAW_URI": raw, "SCRIPT_NAME": "/shop", "PATH_INFO": "/moved"}
-    as_first_received(environ)
+def test_a_path_without_a_note_is_tried_as_received(raw: str, path: str) -> None:
+    """Middleware that cut a mount point off finds it again."""
+    request = make(environ_overrides={"RAW_URI": raw, "SCRIPT_NAME": "/shop"})
+    record = captured(request)
+    assert request_environ(record)["SCRIPT_NAME"] == "/shop"
+    environ = request_environ(record, again=True)
     assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("", path)
 
 
 def test_without_a_raw_path_the_path_stays() -> None:
     """Not every server tells it."""
-    environ = {"SCRIPT_NAME": "/shop", "PATH_INFO": "/a"}
-    as_first_received(environ)
-    assert environ == {"SCRIPT_NAME": "/shop", "PATH_INFO": "/a"}
+    request = make("/a", environ_overrides={"SCRIPT_NAME": "/shop"})
+
+    for key in ("RAW_URI", "REQUEST_URI"):
+        request.environ.pop(key, None)
+
+    environ = request_environ(captured(request), again=True)
+    assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("/shop", "/a")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_path_is_given_back_as_it_came_in(again: bool) -> None:
+    """However middleware moved it before it was captured."""
+    seen: list[RequestRecord] = []
+
+    def middleware(environ: dict[str, t.Any], start_response: t.Any) -> list[bytes]:
+        environ["SCRIPT_NAME"], environ["PATH_INFO"] = "/shop", "/moved"
+        seen.append(captured(Request(environ)))
+        return []
+
+    Entry(middleware)(create_environ("/came/in", method="POST"), None)
+    environ = request_environ(seen[0], again)
+    assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("", "/came/in")

@@ -69,7 +69,7 @@ def dispatcher(app: Flask) -> cabc.Iterator[ThreadDispatcher]:
 
 def due(name: str) -> Due:
     """Make an execution that is due."""
-    return Due(name, "suspended", 1, None, 0.0, 1)
+    return Due(name, "suspended", 1, None, 0.0, 1, 0)
 
 
 def test_an_execution_is_replayed(

@@ -55,7 +55,9 @@ class Bench:
         request = RequestRecord(b"{}", None, b"", "digest")
         owner = current_owner()
         self.store.begin(execution_id, "view", owner, SECONDS, request, None)
-        return self.beat.lease(execution_id, 1, self.now)
+        lease = self.beat.lease(execution_id, 1, self.now)
+        self.beat.hold(lease)
+        return lease
 
     def execution(self, lease: Lease) -> Execution:
         """Read a lease's execution."""
@@ -345,11 +347,30 @@ def test_what_could_not_be_handed_back_is_handed_back_later(
 def test_an_attempt_that_may_have_begun_is_handed_back(bench: Bench) -> None:
     """Whether its row is there or not."""
     lease = bench.begin()
-    bench.beat.end(lease)
-    bench.beat.abandon_attempt(lease.execution_id, 1)
-    bench.beat.abandon_attempt(new_id(), 1)
+    bench.beat.abandon(lease)
+    bench.beat.abandon(bench.beat.lease(new_id(), 1, bench.now))
     bench.beat.tick()
     assert bench.execution(lease).status == "suspended"
+
+
+def test_a_lease_that_is_taken_anew_is_not_handed_back(bench: Bench) -> None:
+    """A claim whose answer was lost is made again before the heartbeat looks."""
+    lease = bench.begin()
+    bench.beat.abandon(lease)
+    again = bench.beat.lease(lease.execution_id, lease.attempt, bench.now)
+    bench.beat.tick()
+    assert bench.execution(lease).status == "running"
+    bench.beat.hold(again)
+    bench.beat.tick()
+    assert not again.lost
+
+
+def test_a_lease_is_not_renewed_before_it_is_held(bench: Bench) -> None:
+    """Its row does not say so yet, which is no loss."""
+    early = bench.beat.lease(new_id(), 1, bench.now - SECONDS)
+    bench.begin()
+    bench.beat.tick()
+    assert not early.lost
 
 
 def test_a_stop_hands_back_without_a_crash(bench: Bench) -> None:
@@ -475,6 +496,7 @@ def test_the_thread_starts_with_the_first_lease(threaded: Heartbeat) -> None:
     since = clock.boottime()
     threaded._store.begin(execution_id, "view", current_owner(), 0.5, request, None)
     lease = threaded.lease(execution_id, 1, since)
+    threaded.hold(lease)
     wait_until(lambda: lease.expires_at > since + 0.6)
     threaded.stop()
     assert threaded._store.execution(execution_id).status == "suspended"
@@ -498,7 +520,7 @@ def test_the_thread_goes_on_after_errors(
 
     monkeypatch.setattr(module, "RETRY_PAUSE", 0.01)
     monkeypatch.setattr(threaded, "tick", tick)
-    threaded.lease(new_id(), 1, clock.boottime())
+    threaded.hold(threaded.lease(new_id(), 1, clock.boottime()))
 
     for _ in range(3):
         assert ticks.acquire(timeout=10)

@@ -14,6 +14,7 @@ from flask_durable.records import StepRecord
 from flask_durable.recovery import backoff
 from flask_durable.recovery import MAX_BACKOFF
 from flask_durable.recovery import MAX_CRASHES
+from flask_durable.recovery import release
 from flask_durable.recovery import release_all
 from flask_durable.store import Store
 from flask_durable.tables import executions
@@ -89,7 +90,8 @@ def test_all_that_an_owner_ran_is_released(journal: Journal) -> None:
 def test_only_some_may_be_released(journal: Journal) -> None:
     """A heartbeat hands back what it abandoned, and runs the rest."""
     one, two = journal.begin(), journal.begin()
-    assert release_all(journal.upkeep, ADA, {(one, 1), (two, 2)}) == 1
+    (held,) = [each for each in journal.upkeep.held(ADA) if each.id == one]
+    assert release(journal.upkeep, held, ADA)
     assert journal.store.execution(one).status == "suspended"
     assert journal.store.execution(two).status == "running"
 
@@ -97,7 +99,8 @@ def test_only_some_may_be_released(journal: Journal) -> None:
 def test_an_end_is_no_crash(journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
     """A process that stops hands back its attempts, to be run at once."""
     execution_id = journal.begin()
-    release_all(journal.upkeep, ADA, crashed=False)
+    (held,) = journal.upkeep.held(ADA)
+    release(journal.upkeep, held, ADA, crashed=False)
     assert journal.store.execution(execution_id).crashes == 0
     assert journal.waits(execution_id) <= 0
     assert caplog.text == ""
@@ -150,7 +153,8 @@ def test_an_orderly_end_keeps_the_count(journal: Journal) -> None:
     execution_id = journal.begin()
     journal.crash(execution_id)
     journal.go_on(execution_id)
-    release_all(journal.upkeep, ADA, crashed=False)
+    (held,) = journal.upkeep.held(ADA)
+    release(journal.upkeep, held, ADA, crashed=False)
     assert journal.store.execution(execution_id).crashes == 1
 
 
@@ -171,7 +175,7 @@ def test_the_tenth_crash_in_a_row_fails_the_execution(
         "failed",
         "flask_durable.errors.AttemptCrashed",
     )
-    assert "died 10 times running" in failure.message
+    assert "died 10 times in a row" in failure.message
     assert "last in attempt 10" in failure.message
     assert f"Execution {execution_id} failed" in caplog.text
 

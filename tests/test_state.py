@@ -71,7 +71,7 @@ def begin(state: State) -> str:
     execution_id = new_id()
     owner = current_owner()
     state.store.begin(execution_id, "view", owner, 60.0, REQUEST, None)
-    state.lease(execution_id, 1, 0.0)
+    state.heartbeat.hold(state.lease(execution_id, 1))
     return execution_id
 
 

@@ -247,7 +247,7 @@ def test_a_process_that_lives_here_is_never_robbed(bench: Bench) -> None:
 def test_this_process_does_not_rob_itself(bench: Bench) -> None:
     """Its own attempt is alive, as its heartbeat knows."""
     execution_id = bench.begin(current_owner(), lease=-1)
-    bench.state.lease(execution_id, 1, bench.now)
+    bench.state.heartbeat.hold(bench.state.lease(execution_id, 1))
     look_again(bench, bench.make(), 5)
     assert bench.execution(execution_id).status == "running"
 

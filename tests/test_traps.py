@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import io
 import pathlib
 import threading
@@ -14,17 +16,28 @@ from flask import request
 from flask.testing import FlaskClient
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import Conflict
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.test import Client
+from werkzeug.wrappers import Response
 
 from flask_durable import durable_replay
 from flask_durable import FlaskDurable
 from flask_durable import step
+from flask_durable.database import Database
+from flask_durable.ids import new_id
 from flask_durable.owner import current_owner
 from flask_durable.records import Due
+from flask_durable.records import RequestRecord
+from flask_durable.records import StepRecord
 from flask_durable.replay import replay
 from flask_durable.state import get_state
+from flask_durable.store import Store
+from flask_durable.sweeper import Sweeper
 
 from .driving import CallerHands
 from .driving import Drive
+from .driving import status_link
 from .processes import wait_until
 
 
@@ -168,6 +181,7 @@ def test_middleware_that_strips_a_prefix_gets_it_back(
         step.sleep("nap", 60)
         return request.url
 
+    app.test_client().get("/shop/")
     first = app.test_client().post("/shop/caf\u00e9")
     assert first.status_code == 202
     drive.advance(61)
@@ -339,8 +353,6 @@ def test_a_renewal_after_the_look_saves_the_lease(
     app: Flask, durable: FlaskDurable, client: FlaskClient, drive: Drive
 ) -> None:
     """A takeover compares with what was seen, not with what it finds later."""
-    from flask_durable.sweeper import Sweeper
-
     taken: list[str] = []
 
     @app.post("/work")
@@ -371,3 +383,230 @@ def test_a_replay_of_what_is_gone_is_put_off(app: Flask, durable: FlaskDurable) 
 
     with pytest.raises(Exception, match="There is no execution"):
         replay(app, due)
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_mounted_app_with_middleware_is_replayed(
+    app: Flask, durable: FlaskDurable, drive: Drive, warm: bool
+) -> None:
+    """The mount point was cut off outside, so it must not be given back.
+
+    The first request of all comes before the path's note-taker is in place.
+    """
+    t.cast(t.Any, app).wsgi_app = ProxyFix(app.wsgi_app)
+    client = Client(DispatcherMiddleware(Flask("root"), {"/shop": app}))
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> str:
+        step.sleep("nap", 60)
+        return request.url
+
+    if warm:
+        client.get("/shop/")
+
+    answer = client.post("/shop/work")
+    drive.advance(61)
+    assert drive.run_due() == 1
+    url = status_link(answer).removeprefix("http://localhost")
+    assert client.get(f"{url}/response").text == "http://localhost/shop/work"
+
+
+def test_the_first_request_behind_a_prefix_is_replayed_at_the_second_try(
+    app: Flask, durable: FlaskDurable, drive: Drive
+) -> None:
+    """Nobody noted its path; as captured it leads nowhere, as received it does."""
+    inner = app.wsgi_app
+
+    def strip(environ: dict[str, t.Any], start: t.Any) -> t.Any:
+        if not environ["PATH_INFO"].startswith("/shop"):
+            start("404 NOT FOUND", [])
+            return [b"not mine"]
+
+        environ["SCRIPT_NAME"] = "/shop"
+        environ["PATH_INFO"] = environ["PATH_INFO"].removeprefix("/shop")
+        return inner(environ, start)
+
+    t.cast(t.Any, app).wsgi_app = strip
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> str:
+        step.sleep("nap", 60)
+        return "done"
+
+    answer = app.test_client().post("/shop/work")
+    drive.advance(61)
+    drive.run_due()
+    drive.advance(5)
+    drive.run_due()
+    url = status_link(answer).removeprefix("http://localhost")
+    assert app.test_client().get(f"{url}/response").text == "done"
+
+
+def test_a_link_that_can_not_be_made_leaks_no_lease(
+    app: Flask, durable: FlaskDurable, client: FlaskClient, drive: Drive
+) -> None:
+    """An app's own url_defaults may raise; then nothing has begun."""
+
+    @app.url_defaults
+    def fail(endpoint: str, values: dict[str, t.Any]) -> None:
+        raise RuntimeError("no locale")
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> str:
+        return "done"
+
+    assert client.post("/work").status_code == 500
+    assert drive.state.heartbeat._leases == {}
+    assert drive.state.upkeep.held(current_owner()) == []
+
+
+def test_a_group_of_tasks_may_be_suspended(
+    app: Flask, durable: FlaskDurable, client: FlaskClient, drive: Drive
+) -> None:
+    """asyncio.TaskGroup wraps what ends it in a group of exceptions."""
+
+    @app.post("/work")
+    @durable.endpoint
+    async def work() -> str:
+        async def nap() -> None:
+            step.sleep("nap", 60)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(nap())
+
+        return "done"
+
+    answer = client.post("/work")
+    assert answer.status_code == 202
+    assert drive.finish(answer).text == "done"
+    assert drive.status(answer)["attempt"] == 2
+
+
+def test_a_teardown_function_that_raises_leaks_no_attempt(
+    database_url: str, tmp_path: pathlib.Path
+) -> None:
+    """Where errors propagate, as in debug mode, the app's own comes before ours."""
+    app = Flask(__name__, instance_path=str(tmp_path))
+    app.config.update(
+        DURABLE_DATABASE_URL=database_url, SECRET_KEY="tests", TESTING=True
+    )
+    durable = FlaskDurable(app)
+
+    @app.teardown_request
+    def fail(error: BaseException | None) -> None:
+        raise RuntimeError("teardown")
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> str:
+        raise ValueError("view")
+
+    with pytest.raises((RuntimeError, ValueError)):
+        app.test_client().post("/work")
+
+    state = get_state(app)
+    assert state.heartbeat._leases == {}
+    assert state.upkeep.held(current_owner()) == []
+    state.close()
+
+
+def test_an_owner_that_nobody_understands_stops_no_sweep(
+    app: Flask, durable: FlaskDurable, client: FlaskClient, drive: Drive
+) -> None:
+    """Whoever wrote it, the others go on."""
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> str:
+        step.sleep("nap", 60)
+        return "done"
+
+    client.post("/work")
+    request_record = drive.state.store.request(drive.status(client.post("/work"))["id"])
+    drive.state.store.begin(new_id(), "work", "?", 60.0, request_record, None)
+    drive.advance(61)
+    hands = CallerHands(app)
+    assert Sweeper(drive.state, hands).look() == 0.0
+    assert hands.sent == 1
+
+
+def test_one_response_object_for_all_has_one_link(
+    app: Flask, durable: FlaskDurable, client: FlaskClient
+) -> None:
+    """A client must not get the signed links of others."""
+    shared = Response("done")
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> Response:
+        return shared
+
+    client.post("/work")
+    assert len(client.post("/work").headers.getlist("Link")) == 1
+
+
+def test_what_waits_is_told_among_many_steps(
+    app: Flask, durable: FlaskDurable, client: FlaskClient, drive: Drive
+) -> None:
+    """The document has the newest 100 steps, and those that are not done."""
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> str:
+        step.parallel(
+            lambda: step.sleep("nap", 60), lambda: step.map("many", str, range(150))
+        )
+        return "done"
+
+    document = drive.status(client.post("/work"))
+    assert document["waiting_for"]["step"] == "nap"
+    assert len(document["steps"]) == 100
+
+
+def test_a_forgotten_return_is_not_tried_again(
+    app: Flask, durable: FlaskDurable, client: FlaskClient, drive: Drive
+) -> None:
+    """The next attempt would forget it as well."""
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> t.Any:
+        step.run("first", str)
+
+    answer = client.post("/work")
+    assert answer.status_code == 500
+    document = drive.status(answer)
+    assert (document["status"], document["error_type"]) == ("failed", "TypeError")
+
+
+def test_a_suspension_and_a_slow_step_do_not_deadlock(postgres_url: str) -> None:
+    """Both lock the execution first, then the step."""
+    store = Store(Database.open(postgres_url))
+    record = RequestRecord(b"{}", None, b"", "digest")
+    ids = [new_id() for _ in range(60)]
+
+    def step_record(status: t.Literal["retrying", "running"]) -> StepRecord:
+        return StepRecord("pay", "run", status, 1, 0, 1, 1.0)
+
+    for one in ids:
+        store.begin(one, "view", "ada:1:1", 60.0, record, None)
+
+    def mark() -> None:
+        for one in ids:
+            store.mark_running(one, 1, step_record("running"))
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        marks = [pool.submit(mark), pool.submit(mark)]
+
+        for one in ids:
+            store.suspend(one, 1, 1.0, step_record("retrying"))
+
+        for done in marks:
+            done.result(30)
+
+    assert store.database.troubled_at is None
+    assert {line.status for one in ids for line in store.journal(one)} == {"retrying"}
+    store.database.close()

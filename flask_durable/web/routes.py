@@ -87,7 +87,8 @@ def response(token: str) -> Response:
         )
 
     if record.body is None:
-        raise Problem(507, "The response was too big to store.", execution=execution.id)
+        detail = "The response was too big to store."
+        return _named(problem_response(507, detail, execution=execution.id), execution)
 
     return _named(_not_stored(stored_response(record, record.body)), execution)
 

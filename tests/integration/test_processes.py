@@ -232,7 +232,7 @@ def test_an_execution_that_always_kills_its_process_fails(
         assert len(site.names("a")) == MAX_CRASHES
         failure = Failure.decode(row.error)
         assert failure.type == "flask_durable.errors.AttemptCrashed"
-        assert "died 10 times running without a new outcome" in failure.message
+        assert "died 10 times in a row without a new outcome" in failure.message
         site.settle()
         assert site.post("/four", "b").status_code == 200
 
