@@ -90,16 +90,19 @@ def list_recent() -> list[dict[str, str]]:
     with database("bookings") as db:
         query = "SELECT * FROM bookings ORDER BY rowid DESC LIMIT 5"
         rows = db.execute(query).fetchall()
-    failure_titles = {
+    titles = {
         failure.name: failure.title
         for choices in failures.FLOWS.values()
         for failure in choices
     }
+
+    def title(name: str) -> str:
+        return titles.get(name, name)
+
     return [
         {
             "reference": row["reference"],
-            "title": f"{TITLES[row['flow']]}: "
-            + failure_titles.get(row["failure"], row["failure"]),
+            "title": f"{TITLES[row['flow']]}: {title(row['failure'])}",
         }
         for row in rows
     ]

@@ -100,20 +100,21 @@ class Store:
                 body=request.body,
             )
 
-            if rows:
-                return float(rows[0][0])
-
-            if not self._wrote_execution(connection, execution_id, nonce):
-                raise LeaseLostError(f"Execution {execution_id} is somebody else's.")
-
-            found = self.sql.execution(connection, execution_id=execution_id)
-            return float(found[0].now)
+            return rows[0][0] if rows else self._begun(connection, execution_id, nonce)
 
         try:
             return self.database.run(insert)
         except JournalUnavailable as error:
             error.unknown = sent
             raise
+
+    def _begun(self, connection: sa.Connection, execution_id: str, nonce: str) -> float:
+        """Give the database's time if this very write was there before."""
+        if not self._wrote_execution(connection, execution_id, nonce):
+            raise LeaseLostError(f"Execution {execution_id} is somebody else's.")
+
+        found = self.sql.execution(connection, execution_id=execution_id)
+        return t.cast(float, found[0].now)
 
     def claim(
         self, execution_id: str, attempt: int, owner: str, lease: float
