@@ -87,6 +87,7 @@ def _begin(app: Flask, state: State, options: Options, arrival: Arrival) -> Atte
     execution_id = new_id()
     url = status_url(execution_id)
     identity = _identity(app, state)
+    state.store.check()
     lease = state.lease(execution_id, 1)
 
     try:
@@ -137,6 +138,7 @@ def _new_execution(
 def _claim(app: Flask, state: State, options: Options, ticket: Ticket) -> Attempt:
     """Begin the attempt that a replay's ticket is good for, once."""
     url = status_url(ticket.execution_id)
+    state.store.check()
     lease = state.lease(ticket.execution_id, ticket.attempt)
 
     try:

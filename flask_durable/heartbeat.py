@@ -169,7 +169,8 @@ class Heartbeat:
 
         try:
             self._hand_back()
-        except JournalUnavailable as error:
+        except Exception as error:
+            # The process ends all the same, and its owners' watchers do it then.
             logger.warning("Leases were not handed back: %s", error)
 
     def _run(self) -> None:
