@@ -102,7 +102,7 @@ def test_a_typo_in_a_view_is_an_ordinary_error(site: FirstSite, debug: bool) -> 
     assert answer.status_code == 500
     assert "text/html" in answer.headers["Content-Type"]
     assert ("NameError" in answer.text) == debug
-    assert "NameError: name 'sya' is not defined" in site.server.log()
+    wait_until(lambda: "NameError: name 'sya' is not defined" in site.server.log())
     row = site.only_row()
     assert (row.status, row.attempt, row.due_at) == ("failed", 1, None)
 
@@ -139,7 +139,8 @@ def test_a_missing_secret_key_is_explained(site: FirstSite, debug: bool) -> None
     start(site, debug=debug, reloader=debug)
     assert site.get("/").status_code == 200
     assert site.post("/hello", "a").status_code == 500
-    assert "import secrets; print(secrets.token_hex())" in site.server.log()
+    command = "import secrets; print(secrets.token_hex())"
+    wait_until(lambda: command in site.server.log())
     assert site.said("a") == []
 
 
