@@ -10,7 +10,6 @@ import typing as t
 
 from flask import after_this_request
 from flask import current_app
-from flask import Flask
 from flask import g
 from flask import request
 from flask import session
@@ -60,10 +59,7 @@ class Outcome:
 class Call:
     """Runs the view for one attempt and commits how it ended."""
 
-    def __init__(
-        self, app: Flask, state: State, options: Options, attempt: Attempt
-    ) -> None:
-        self._app = app
+    def __init__(self, state: State, options: Options, attempt: Attempt) -> None:
         self._state = state
         self._options = options
         self._attempt = attempt

@@ -66,7 +66,7 @@ def serve(options: Options, view: View, args: t.Any, kwargs: t.Any) -> t.Any:
     except JournalUnavailable as error:
         raise unavailable(error) from error
 
-    return Call(app, state, options, attempt).run(view, args, kwargs)
+    return Call(state, options, attempt).run(view, args, kwargs)
 
 
 def _arrival() -> Arrival:

@@ -40,7 +40,8 @@ from .web import make_blueprint
 F = t.TypeVar("F", bound=cabc.Callable[..., t.Any])
 Engine = sa.Engine | cabc.Callable[[], sa.Engine]
 
-_apps: weakref.WeakSet[Flask] = weakref.WeakSet()
+_engines: weakref.WeakKeyDictionary[Flask, Engine | None] = weakref.WeakKeyDictionary()
+"""The durable apps of this process, and the engines that they were given."""
 
 
 class FlaskDurable:
@@ -73,7 +74,6 @@ class FlaskDurable:
         config = Config.from_mapping(app.config)
         app.extensions["durable"] = State(config, self._hooks, _connect)
         _engines[app] = self._engine
-        _apps.add(app)
         app.register_blueprint(
             make_blueprint(config.url_prefix, app.url_map.host_matching)
         )
@@ -143,11 +143,8 @@ class FlaskDurable:
 
 def start_all() -> None:
     """Start the dispatchers of all durable apps of this process."""
-    for app in list(_apps):
+    for app in list(_engines):
         _start(app)
-
-
-_engines: weakref.WeakKeyDictionary[Flask, Engine | None] = weakref.WeakKeyDictionary()
 
 
 def _start(app: Flask) -> None:

@@ -21,7 +21,7 @@ def worker_apps(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> cabc.Iterator[list[Flask]]:
     """Load two apps in a process that has no others."""
-    monkeypatch.setattr(extension, "_apps", weakref.WeakSet())
+    monkeypatch.setattr(extension, "_engines", weakref.WeakKeyDictionary())
     monkeypatch.setattr(states, "_states", weakref.WeakSet())
     durable = FlaskDurable()
     apps = [Flask("shop"), Flask("admin")]
