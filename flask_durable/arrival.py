@@ -11,14 +11,18 @@ from flask import Flask
 from flask import request
 
 from .capture import capture_request
+from .capture import ENTRY_KEY
+from .capture import ORIGIN_KEYS
+from .capture import PATH_KEYS
 from .errors import ExecutionNotFound
 from .errors import JournalUnavailable
 from .problems import Problem
 from .records import RequestRecord
-from .replay import HEADER
 from .replay import Replay
 from .retry import check_retry
 from .retry import Retry
+from .sending import HEADER
+from .signing import EXPIRED
 from .signing import read_ticket
 from .signing import Ticket
 from .state import get_state
@@ -31,6 +35,7 @@ MARK = "__durable_options__"
 
 KEY = "flask_durable.arrival"
 REPLAY_KEY = "flask_durable.replay"
+ENVIRON_HEADER = "HTTP_DURABLE_REPLAY"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +91,52 @@ def arrive(app: Flask) -> None:
         request.environ[REPLAY_KEY] = _replay(state, ticket)
 
     request.environ[KEY] = Arrival(record, ticket)
+
+
+class Entry:
+    """A layer of an app that sees requests before its middleware, once it is the
+    outermost one.
+
+    It notes the path before middleware moves it, and gives a replay that came over
+    HTTP the client's address, the scheme and the host of the original request. The
+    ticket has them: nobody else's word is taken.
+    """
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._inner = app.wsgi_app
+
+    def __call__(self, environ: dict[str, t.Any], start_response: t.Any) -> t.Any:
+        outermost = self._app.wsgi_app
+
+        if outermost is self:
+            environ[ENTRY_KEY] = {key: environ.get(key, "") for key in PATH_KEYS}
+
+        # Two are there if middleware was added after ``init_app``.
+        if outermost is self or not isinstance(outermost, Entry):
+            self._restore(environ)
+
+        return self._inner(environ, start_response)
+
+    def _restore(self, environ: dict[str, t.Any]) -> None:
+        header = environ.get(ENVIRON_HEADER)
+
+        if header is None or not self._app.secret_key:
+            return
+
+        ticket = read_ticket(self._app, header)
+
+        if isinstance(ticket, Ticket) and ticket.origin:
+            for key in ORIGIN_KEYS:
+                environ.pop(key, None)
+
+            environ.update(ticket.origin)
+
+
+def install_entry(app: Flask) -> None:
+    """Put an :class:`Entry` before all that an app has by now."""
+    if not isinstance(app.wsgi_app, Entry):
+        t.cast(t.Any, app).wsgi_app = Entry(app)
 
 
 def _check_lost_way(app: Flask, header: str) -> None:
@@ -156,4 +207,6 @@ def refuse_replay(reason: str) -> Problem:
     logger.warning(
         "Refused a replay of %s %r: %s.", request.method, request.path, reason
     )
-    return Problem(403, f"The {HEADER} header is not good for this request: {reason}.")
+    headers = {HEADER: "expired"} if reason == EXPIRED else {}
+    detail = f"The {HEADER} header is not good for this request: {reason}."
+    return Problem(403, detail, headers)

@@ -7,6 +7,7 @@ it as ever, from memory.
 from __future__ import annotations
 
 import collections.abc as cabc
+import dataclasses
 import hashlib
 import io
 import itertools
@@ -60,6 +61,19 @@ ENVIRON_KEYS = (
 )
 """What a request is beside its headers and body, by the names of PEP 3333."""
 
+
+ORIGIN_KEYS = (
+    "HTTP_HOST",
+    "SERVER_NAME",
+    "SERVER_PORT",
+    "REMOTE_ADDR",
+    "REMOTE_PORT",
+    "REMOTE_USER",
+    "AUTH_TYPE",
+    "wsgi.url_scheme",
+)
+"""What of it tells where it came from and where to: a replay over HTTP comes from
+elsewhere."""
 
 PATH_KEYS = ("SCRIPT_NAME", "PATH_INFO")
 ENTRY_KEY = "flask_durable.entry"
@@ -149,17 +163,6 @@ def request_digest(environ: cabc.Mapping[str, t.Any], body: bytes) -> str:
     return hashlib.sha256(head + b"\0" + body).hexdigest()
 
 
-class Entry:
-    """The outermost layer of an app: notes the path before middleware moves it."""
-
-    def __init__(self, inner: cabc.Callable[..., t.Any]) -> None:
-        self.inner = inner
-
-    def __call__(self, environ: dict[str, t.Any], start_response: t.Any) -> t.Any:
-        environ[ENTRY_KEY] = {key: environ.get(key, "") for key in PATH_KEYS}
-        return self.inner(environ, start_response)
-
-
 def request_environ(record: RequestRecord, again: bool = False) -> dict[str, t.Any]:
     """Make the WSGI environment (PEP 3333) in which the request is seen again.
 
@@ -188,6 +191,53 @@ def request_environ(record: RequestRecord, again: bool = False) -> dict[str, t.A
     environ["wsgi.input_terminated"] = True
     environ["wsgi.version"] = (1, 0)
     return environ
+
+
+@dataclasses.dataclass(frozen=True)
+class WireRequest:
+    """A request as it is sent over HTTP, its text in Latin-1."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+
+def wire_request(record: RequestRecord) -> WireRequest:
+    """Make the request that a server of the app is sent again."""
+    head = json.loads(record.head)
+    environ = head["environ"]
+    secrets = json.loads(record.secrets) if record.secrets else []
+    headers = dict(itertools.chain(head["headers"], secrets))
+
+    if "CONTENT_LENGTH" in environ:
+        headers["Content-Length"] = str(len(record.body))
+
+    target = _target({**environ, **(head["entry"] or {})})
+    return WireRequest(environ["REQUEST_METHOD"], target, headers, record.body)
+
+
+def _target(environ: cabc.Mapping[str, str]) -> str:
+    """Give the request's target, as the server received it if it said so."""
+    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+
+    if raw and raw[0] == "/":
+        return raw
+
+    query = environ.get("QUERY_STRING", "")
+    path = urllib.parse.urlsplit(raw).path if raw else ""
+
+    if not path:
+        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        path = urllib.parse.quote(path, safe="/!$&'()*+,;=:@~", encoding="latin-1")
+
+    return f"{path}?{query}" if query else path
+
+
+def request_origin(record: RequestRecord) -> dict[str, str]:
+    """Give what a server of the app can't see of a replay that it is sent."""
+    environ = request_environ(record)
+    return {key: environ[key] for key in ORIGIN_KEYS if key in environ}
 
 
 def _as_received(environ: dict[str, t.Any]) -> None:

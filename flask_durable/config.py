@@ -6,7 +6,9 @@ import collections.abc as cabc
 import dataclasses
 import datetime as dt
 import difflib
+import re
 import typing as t
+import urllib.parse
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -29,7 +31,11 @@ class Config:
     """
 
     database_url: str | None = None
+    redis_url: str | None = None
+    queue: str = "durable"
     url_prefix: str = "/durable"
+    replay_url: str | None = None
+    replay_timeout: float = 30.0
     replay_threads: int = 4
     lease: float = 15.0
     retry: Retry = Retry()
@@ -177,6 +183,49 @@ def check_database(url: sa.URL) -> None:
         )
 
 
+def _redis_url(key: str, value: t.Any) -> str:
+    wanted = "a Redis URL, such as redis://localhost:6379/0"
+
+    try:
+        parts = urllib.parse.urlsplit(value)
+        known = parts.scheme in {"redis", "rediss", "unix"} and parts.port != 0
+    except (AttributeError, TypeError, ValueError):
+        known = False
+
+    if not known:
+        # The value may have a password in it.
+        raise ConfigError(f"{key} must be {wanted}.")
+
+    return t.cast(str, value)
+
+
+def _replay_url(key: str, value: t.Any) -> str:
+    wanted = "the address of a server of the app, such as http://127.0.0.1:8000"
+    parts = urllib.parse.urlsplit(value if isinstance(value, str) else "")
+
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise _wrong(key, value, wanted)
+
+    if parts.username or parts.path.strip("/") or parts.query or parts.fragment:
+        raise ConfigError(
+            f"{key} must be {wanted}, without a user, path or query: the path"
+            " is the one of the captured request."
+        )
+
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _replay_timeout(key: str, value: t.Any) -> float:
+    return _duration(key, value, least=0.1)
+
+
+def _queue(key: str, value: t.Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[\w.:-]+", value):
+        raise _wrong(key, value, 'a name of letters, digits, "_", ".", ":" and "-"')
+
+    return value
+
+
 def _url_prefix(key: str, value: t.Any) -> str:
     if not isinstance(value, str) or not value.startswith("/") or not value.strip("/"):
         raise _wrong(key, value, 'a path that begins with "/", such as "/durable"')
@@ -186,6 +235,10 @@ def _url_prefix(key: str, value: t.Any) -> str:
 
 _READERS: dict[str, Reader] = {
     "database_url": _database_url,
+    "redis_url": _redis_url,
+    "queue": _queue,
+    "replay_url": _replay_url,
+    "replay_timeout": _replay_timeout,
     "url_prefix": _url_prefix,
     "replay_threads": _count,
     "lease": _lease,

@@ -26,6 +26,12 @@ class Hands(t.Protocol):
     patience: float
     """Seconds after which an execution that nobody claimed is sent again."""
 
+    pause: float
+    """Seconds after which to ask again for free hands, if nobody tells of them."""
+
+    shared: bool
+    """Whether all processes have the same hands; then one of them sweeps."""
+
     def free(self) -> int:
         """Tell how many executions can be taken now."""
         ...

@@ -22,6 +22,8 @@ class ThreadDispatcher:
     """Replays due executions in threads of this process, through WSGI."""
 
     patience = 2.0
+    pause = 1.0
+    shared = False
 
     def __init__(self, app: Flask) -> None:
         self._app = app
@@ -72,7 +74,7 @@ class ThreadDispatcher:
     def _work(self) -> None:
         while (due := self._queue.get()) is not None:
             try:
-                replay(self._app, due)
+                replay(self._app, due.id, due.attempt + 1)
             except BaseException:
                 # A view's SystemExit, say, must not cost the process a thread.
                 logger.exception("The replay of execution %s failed.", due.id)

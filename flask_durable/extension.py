@@ -19,14 +19,15 @@ from flask import got_request_exception
 from flask import request
 
 from .arrival import arrive
+from .arrival import install_entry
 from .arrival import MARK
 from .arrival import Options
 from .call import Call
 from .call import KEY
-from .capture import Entry
 from .cli import durable_cli
 from .config import Config
 from .database import Database
+from .dispatch import Dispatcher
 from .dispatch_thread import ThreadDispatcher
 from .endpoint import serve
 from .retry import Retry
@@ -78,6 +79,7 @@ class FlaskDurable:
             make_blueprint(config.url_prefix, app.url_map.host_matching)
         )
         app.cli.add_command(durable_cli)
+        install_entry(app)
         app.url_value_preprocessor(_on_request)
         app.teardown_request(_on_teardown)
         got_request_exception.connect(_on_exception, app)
@@ -149,14 +151,18 @@ def start_all() -> None:
 
 def _start(app: Flask) -> None:
     state = opened_state(app)
-    _note_entry(app)
-    state.start(lambda: ThreadDispatcher(app))
+    install_entry(app)
+    state.start(lambda: _make_dispatcher(app, state))
 
 
-def _note_entry(app: Flask) -> None:
-    """Put a note-taker before all middleware, once that is there."""
-    if not isinstance(app.wsgi_app, Entry):
-        t.cast(t.Any, app).wsgi_app = Entry(app.wsgi_app)
+def _make_dispatcher(app: Flask, state: State) -> Dispatcher:
+    if state.config.redis_url is None:
+        return ThreadDispatcher(app)
+
+    # RQ takes 0.3 s to import, and only this needs it.
+    from .dispatch_rq import RqDispatcher
+
+    return RqDispatcher(app)
 
 
 def _on_exception(app: Flask, **extra: t.Any) -> None:
@@ -177,7 +183,7 @@ def _on_request(endpoint: str | None, values: dict[str, t.Any] | None) -> None:
     """Before any hook: open the journal, start the threads, capture."""
     app = this_app()
     state = opened_state(app)
-    _note_entry(app)
+    install_entry(app)
 
     if state.dispatcher is None and not app.testing:
         _start(app)

@@ -17,6 +17,9 @@ StepStatus = t.Literal[
 ENDED = frozenset({"completed", "failed", "cancelled"})
 """Statuses of an execution that nothing follows."""
 
+CLAIMABLE = frozenset({"pending", "suspended"})
+"""Statuses of an execution whose next attempt may begin."""
+
 OUTCOMES = frozenset({"completed", "failed", "interrupted"})
 """Statuses of a step that nothing follows; the others are marks."""
 
@@ -36,6 +39,22 @@ class RequestRecord:
     secrets: bytes | None
     body: bytes
     digest: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A request that is to be issued again, and what its execution is at."""
+
+    app: str
+    status: ExecutionStatus
+    attempt: int
+    rejections: int
+    request: RequestRecord
+
+    @property
+    def is_claimable(self) -> bool:
+        """Tell whether an attempt may begin."""
+        return self.status in CLAIMABLE
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -106,7 +125,7 @@ class ReplayRecord:
     @property
     def is_claimable(self) -> bool:
         """Tell whether an attempt may begin."""
-        return self.status in ("pending", "suspended")
+        return self.status in CLAIMABLE
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -137,6 +156,15 @@ class Held:
     crashes: int
     progressed: bool
     """Whether this attempt committed an outcome."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Leader:
+    """The process that sends what is due to the queue that all share."""
+
+    owner: str
+    left: float
+    """Seconds until another one may take over, by the database's clock."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

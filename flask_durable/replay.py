@@ -1,35 +1,30 @@
-"""Re-issue a captured request, and know a re-issued one."""
+"""Have a suspended execution's next attempt run: re-issue its captured request."""
 
 from __future__ import annotations
 
-import contextvars
 import dataclasses
 import logging
-import os
-import sys
 import typing as t
 
 from flask import Flask
-from werkzeug.test import run_wsgi_app
-from werkzeug.wrappers import Response
 
 from .capture import capture_response
-from .capture import request_environ
+from .capture import request_origin
+from .errors import ExecutionNotFound
 from .errors import JournalUnavailable
 from .errors import ReplayRejected
-from .records import Due
 from .records import Failure
-from .records import RequestRecord
+from .records import Outgoing
 from .recovery import backoff
+from .sending import Answer
+from .sending import send_in_process
+from .sending import send_over_http
 from .signing import sign_ticket
 from .signing import Ticket
 from .state import get_state
 from .state import State
 
 logger = logging.getLogger(__name__)
-
-HEADER = "Durable-Replay"
-"""The request header that carries the ticket."""
 
 MAX_REFUSALS = 10
 """How often the app may turn a replay away before the execution fails."""
@@ -46,91 +41,105 @@ class Replay:
     """What ``@durable.identity`` gave when the execution began."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """What the app answered to a replay; no response if it raised."""
+def replay(app: Flask, execution_id: str, attempt: int) -> str:
+    """Have the app run an execution's next attempt, and say what became of it.
 
-    response: Response | None
-    error: str = ""
+    One that does not reach its endpoint is put off. It goes over HTTP if
+    ``DURABLE_REPLAY_URL`` says where to.
 
-    @property
-    def refused(self) -> bool:
-        """Tell whether asking again soon is unlikely to help."""
-        status = self.response.status_code if self.response is not None else 500
-        return status < 500 and status != 429
-
-
-def replay(app: Flask, due: Due) -> None:
-    """Have an execution's next attempt run by the app, in this process.
-
-    A replay that does not reach its endpoint is put off.
+    :param attempt: the number of the attempt that is to begin
     """
     state = get_state(app)
 
     try:
-        record = state.store.request(due.id)
-        ticket = Ticket(due.id, due.attempt + 1, record.digest)
-        again = due.rejections % 2 == 1
-        answer = contextvars.Context().run(_send, app, record, ticket, again)
-        _settle(state, due, answer)
+        found = state.store.outgoing(execution_id)
+
+        if reason := _reason_against(state, found, attempt):
+            return f"is passed over: {reason}"
+
+        answer = _send(app, state, execution_id, found)
+        return _settle(state, execution_id, attempt, answer)
+    except ExecutionNotFound:
+        return "is passed over: the journal has no such execution"
     except JournalUnavailable as error:
-        logger.warning("Execution %s is replayed later: %s", due.id, error)
+        logger.warning("Execution %s is replayed later: %s", execution_id, error)
+        return "is replayed later: the journal can't be reached"
 
 
-def _send(app: Flask, record: RequestRecord, ticket: Ticket, again: bool) -> Answer:
-    environ = request_environ(record, again)
-    environ["HTTP_DURABLE_REPLAY"] = sign_ticket(app, ticket)
-    environ |= {
-        "wsgi.errors": sys.stderr,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": os.environ.get("SERVER_SOFTWARE", "") != "",
-        "wsgi.run_once": False,
-    }
+def _reason_against(state: State, found: Outgoing, attempt: int) -> str | None:
+    if found.app != state.store.app:
+        return (
+            f'it is of the app "{found.app}", and this is "{state.store.app}":'
+            " give each app a DURABLE_QUEUE of its own"
+        )
 
-    try:
-        body, status, headers = run_wsgi_app(app, environ, buffered=True)
-    except BaseException as error:
-        # SystemExit and the like too: the thread goes on with other replays.
-        logger.exception("The replay of execution %s raised.", ticket.execution_id)
-        return Answer(None, repr(error))
+    if found.attempt + 1 != attempt or not found.is_claimable:
+        return f"it is {found.status} in attempt {found.attempt}"
 
-    return Answer(Response(body, status, headers))
+    return None
 
 
-def _settle(state: State, due: Due, answer: Answer) -> None:
+def _send(app: Flask, state: State, execution_id: str, found: Outgoing) -> Answer:
+    config = state.config
+    over_http = config.replay_url is not None
+    request = found.request
+    origin = request_origin(request) if over_http else {}
+    ticket = Ticket(execution_id, found.attempt + 1, request.digest, origin)
+
+    if not over_http:
+        again = found.rejections % 2 == 1
+        return send_in_process(app, request, sign_ticket(app, ticket), again)
+
+    answer = send_over_http(config, request, sign_ticket(app, ticket))
+
+    if answer.broken and not _began(state, ticket):
+        # A kept connection may have been closed at this very moment. The ticket
+        # is good for one attempt only, however often it is sent.
+        answer = send_over_http(config, request, sign_ticket(app, ticket))
+
+    return answer
+
+
+def _began(state: State, ticket: Ticket) -> bool:
+    return state.store.replay(ticket.execution_id).attempt >= ticket.attempt
+
+
+def _settle(state: State, execution_id: str, attempt: int, answer: Answer) -> str:
     """Read from the execution's row whether the attempt ran; else put it off."""
-    execution = state.store.execution(due.id)
+    execution = state.store.execution(execution_id)
 
-    if execution.ended or execution.attempt != due.attempt:
-        return
+    if execution.ended or execution.attempt >= attempt:
+        return f"is {execution.status}"
 
     refused = answer.refused
 
-    if refused and execution.refusals + 1 >= MAX_REFUSALS and answer.response:
-        _refuse(state, due, answer.response)
-        return
+    if refused and execution.refusals + 1 >= MAX_REFUSALS:
+        return _refuse(state, execution_id, attempt, answer)
 
     delay = max(1.0, backoff(execution.rejections + 2))
 
-    if state.upkeep.reject(due.id, due.attempt, delay, refused):
-        what = answer.response.status if answer.response else answer.error
+    if state.upkeep.reject(execution_id, attempt - 1, delay, refused):
         logger.warning(
             "The replay of execution %s for attempt %d was answered %s before its"
             " endpoint; it is tried again in %g s.",
-            due.id,
-            due.attempt + 1,
-            what,
+            execution_id,
+            attempt,
+            answer,
             delay,
         )
 
+    return f"is put off for {delay:g} s: answered {answer}"
 
-def _refuse(state: State, due: Due, response: Response) -> None:
+
+def _refuse(state: State, execution_id: str, attempt: int, answer: Answer) -> str:
+    assert answer.response is not None
     error = ReplayRejected(
-        f"The app turned the replay for attempt {due.attempt + 1} away"
-        f" {MAX_REFUSALS} times before its endpoint, last with {response.status}:"
+        f"The app turned the replay for attempt {attempt} away"
+        f" {MAX_REFUSALS} times before its endpoint, last with {answer}:"
         " let replays pass with durable_replay()."
     )
-    logger.error("Execution %s failed: %s", due.id, error)
-    limit = state.config.max_response_bytes
-    record = capture_response(response, "", limit)
-    state.upkeep.refuse(due.id, due.attempt, record, Failure.of(error).encode())
+    logger.error("Execution %s failed: %s", execution_id, error)
+    record = capture_response(answer.response, "", state.config.max_response_bytes)
+    failure = Failure.of(error).encode()
+    state.upkeep.refuse(execution_id, attempt - 1, record, failure)
+    return "is failed"

@@ -20,6 +20,10 @@ TICKET_SKEW = 60.0
 """Seconds by which another machine's clock may be behind."""
 
 
+EXPIRED = "it has expired"
+"""Why a ticket that was good is not any more; a new one may be."""
+
+
 def sign_link(app: Flask, execution_id: str) -> str:
     """Make the token by which an execution may be watched."""
     return _signer(app, "watch").sign(execution_id).decode()
@@ -40,12 +44,13 @@ class Ticket:
     execution_id: str
     attempt: int
     digest: str
+    origin: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Parts of the WSGI environment to restore, if it goes over HTTP."""
 
 
 def sign_ticket(app: Flask, ticket: Ticket) -> str:
     """Make the value of the ``Durable-Replay`` header."""
-    values = [ticket.execution_id, ticket.attempt, ticket.digest, clock.now()]
-    return _serializer(app).dumps(values)
+    return _serializer(app).dumps([*dataclasses.astuple(ticket), clock.now()])
 
 
 def read_ticket(app: Flask, value: str) -> Ticket | str:
@@ -56,7 +61,7 @@ def read_ticket(app: Flask, value: str) -> Ticket | str:
         return "its signature is not ours"
 
     if not -TICKET_SKEW <= clock.now() - made_at <= TICKET_AGE:
-        return "it has expired"
+        return EXPIRED
 
     return Ticket(*fields)
 

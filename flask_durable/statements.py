@@ -103,7 +103,9 @@ class Statements:
         )
         self.execution = prepare(_by_id(*EXECUTION_COLUMNS))
         self.replay = prepare(_by_id(e.c.attempt, e.c.status, e.c.identity))
-        self.request = prepare(_by_id(e.c.request, e.c.secrets, e.c.body, e.c.digest))
+        head = (e.c.app, e.c.status, e.c.attempt, e.c.rejections)
+        request = (e.c.request, e.c.secrets, e.c.body, e.c.digest)
+        self.outgoing = prepare(_by_id(*head, *request))
         self.response = prepare(_by_id(e.c.response, e.c.response_body))
 
 

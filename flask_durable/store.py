@@ -19,6 +19,7 @@ from .errors import LeaseLostError
 from .ids import new_nonce
 from .records import Execution
 from .records import ExecutionStatus
+from .records import Outgoing
 from .records import ReplayRecord
 from .records import RequestRecord
 from .records import ResponseRecord
@@ -280,9 +281,11 @@ class Store:
         """Read what a replay's ticket must agree with, and whose it is."""
         return ReplayRecord(*self._one(self.sql.replay, execution_id))
 
-    def request(self, execution_id: str) -> RequestRecord:
-        """Read the captured request."""
-        return RequestRecord(*self._one(self.sql.request, execution_id))
+    def outgoing(self, execution_id: str) -> Outgoing:
+        """Read the captured request, and whether an attempt may begin."""
+        row = self._one(self.sql.outgoing, execution_id)
+        request = RequestRecord(row.request, row.secrets, row.body, row.digest)
+        return Outgoing(row.app, row.status, row.attempt, row.rejections, request)
 
     def response(self, execution_id: str) -> ResponseRecord | None:
         """Read the final response, if there is one."""

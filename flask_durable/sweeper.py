@@ -7,6 +7,7 @@ import threading
 
 from . import clock
 from .dispatch import Hands
+from .election import Election
 from .errors import JournalUnavailable
 from .errors import SchemaError
 from .owner import fate
@@ -29,9 +30,16 @@ OUTAGE_QUIET = 10.0
 POLL = 1.0
 """Longest time between two looks, in seconds."""
 
+TOLD = 0.5
+"""Seconds for which a process goes on to look for what it was told of."""
+
 
 class Sweeper:
     """Finds due executions and hands them on.
+
+    Each process looks after its own machine's owners. Where all processes share
+    the same hands, one of them sweeps for all; any other one only sends what it
+    was told of, as that could not wait until the one looks again.
 
     :param hands: who takes them
     """
@@ -39,6 +47,8 @@ class Sweeper:
     def __init__(self, state: State, hands: Hands) -> None:
         self._state = state
         self._hands = hands
+        self._election = Election(state)
+        self._told_until = 0.0
         self._bell = threading.Event()
         self._ended = threading.Event()
         self._stopped = False
@@ -66,7 +76,15 @@ class Sweeper:
 
             self._bell.clear()
 
+        self._resign()
         self._ended.set()
+
+    def _resign(self) -> None:
+        try:
+            self._election.resign()
+        except JournalUnavailable:
+            # Another one takes over when the term has ended.
+            pass
 
     def _log_outage(self, error: JournalUnavailable) -> None:
         """Log an outage once, not at each look."""
@@ -83,6 +101,9 @@ class Sweeper:
             self._watched_at = clock.boottime()
             self._watch_owners()
 
+        if not self._may_sweep():
+            return POLL
+
         left = self._state.upkeep.next_due()
 
         if left is None or left > 0:
@@ -91,9 +112,15 @@ class Sweeper:
         free = self._hands.free()
 
         if free < 1:
-            return POLL
+            return self._hands.pause
 
         return 0.0 if self.sweep(free) else POLL / 20
+
+    def _may_sweep(self) -> bool:
+        if not self._hands.shared:
+            return True
+
+        return self._election.won() or clock.boottime() < self._told_until
 
     def sweep(self, limit: int) -> int:
         """Take up to so many due executions, and give how many there were."""
@@ -110,6 +137,8 @@ class Sweeper:
     def wake(self, delay: float) -> None:
         """Look sooner, if an execution becomes due before the next look."""
         if delay < POLL:
+            until = clock.boottime() + max(0.0, delay) + TOLD
+            self._told_until = max(self._told_until, until)
             self._bell.set()
 
     def stop(self) -> None:
@@ -125,8 +154,8 @@ class Sweeper:
     def _watch_owners(self) -> None:
         """Release at once what processes of this machine ran that died."""
         for owner in self._state.upkeep.owners():
-            if fate(owner) == "dead":
-                release_all(self._state.upkeep, owner)
+            if fate(owner) == "dead" and release_all(self._state.upkeep, owner):
+                self.wake(0.0)
 
     def _look_at_lapsed(self, due: Due) -> None:
         """Take over an attempt whose lease ran out, at the second look.

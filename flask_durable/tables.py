@@ -1,21 +1,16 @@
 """The journal's tables and indexes, on SQLite and PostgreSQL alike.
 
-Times are seconds since the epoch, by the database's clock.
+Times are seconds since the epoch, by the database's clock. A change here needs
+a migration in ``migrations``; a test compares the two.
 """
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 
 metadata = sa.MetaData()
-
-version = sa.Table(
-    "durable_version",
-    metadata,
-    sa.Column("version_num", sa.String(32), primary_key=True),
-)
 
 executions = sa.Table(
     "durable_executions",
@@ -88,4 +83,14 @@ steps = sa.Table(
     sa.Column("error_type", sa.Text),
     sa.Column("error", sa.LargeBinary),
     sa.Column("output", sa.LargeBinary),
+)
+
+# Which process sends what is due to a queue that all share, app by app.
+leaders = sa.Table(
+    "durable_leaders",
+    metadata,
+    sa.Column("app", sa.Text, primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    # When somebody else may take over.
+    sa.Column("until", sa.Double, nullable=False),
 )

@@ -20,6 +20,8 @@ class CallerHands:
     """Replays in the calling thread."""
 
     patience = 0.0
+    pause = 1.0
+    shared = False
 
     def __init__(self, app: Flask) -> None:
         self._app = app
@@ -32,7 +34,7 @@ class CallerHands:
     def send(self, due: Due) -> None:
         """Replay now."""
         self.sent += 1
-        replay(self._app, due)
+        replay(self._app, due.id, due.attempt + 1)
 
 
 class Drive:

@@ -318,3 +318,30 @@ class FlaskRun(WebServer):
             "--reload" if reloader else "--no-reload",
         ]
         super().__init__("flask", arguments, cwd, env, port)
+
+
+class Worker(Process):
+    """``flask durable worker`` for an app module of the folder ``cwd``."""
+
+    def __init__(
+        self,
+        app_module: str,
+        cwd: pathlib.Path,
+        *,
+        processes: int = 1,
+        env: cabc.Mapping[str, str] | None = None,
+        options: cabc.Sequence[str] = (),
+    ) -> None:
+        self.processes = processes
+        command = ["flask", f"--app={app_module}", "durable", "worker"]
+        count = f"--processes={processes}"
+        super().__init__([sys.executable, "-m", *command, count, *options], cwd, env)
+
+    def ready(self) -> bool:
+        """Tell whether all children are there."""
+        return len(self.children()) >= self.processes and "Replaying" in self.log()
+
+    def kill_child(self, pid: int) -> None:
+        """Kill a child, and wait until it is gone."""
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: pid not in self.children(), 10, f"child {pid} is gone")

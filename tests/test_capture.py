@@ -8,15 +8,16 @@ import json
 import typing as t
 
 import pytest
+from flask import Flask
 from flask import Request
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import HTTPException
 from werkzeug.test import create_environ
 from werkzeug.wrappers import Response
 
+from flask_durable.arrival import install_entry
 from flask_durable.capture import capture_request
 from flask_durable.capture import capture_response
-from flask_durable.capture import Entry
 from flask_durable.capture import HOP_BY_HOP
 from flask_durable.capture import request_digest
 from flask_durable.capture import request_environ
@@ -450,6 +451,9 @@ def test_a_path_is_given_back_as_it_came_in(again: bool) -> None:
         seen.append(captured(Request(environ)))
         return []
 
-    Entry(middleware)(create_environ("/came/in", method="POST"), None)
+    app = Flask(__name__)
+    t.cast(t.Any, app).wsgi_app = middleware
+    install_entry(app)
+    app(create_environ("/came/in", method="POST"), t.cast(t.Any, None))
     environ = request_environ(seen[0], again)
     assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("", "/came/in")

@@ -36,10 +36,10 @@ class Replays:
         self.errors: list[BaseException] = []
         self.go_on = threading.Semaphore(0)
 
-    def __call__(self, app: Flask, due: Due) -> None:
-        self.begun.append(due.id)
+    def __call__(self, app: Flask, execution_id: str, attempt: int) -> None:
+        self.begun.append(execution_id)
         assert self.go_on.acquire(timeout=20)
-        self.ended.append(due.id)
+        self.ended.append(execution_id)
 
         if self.errors:
             raise self.errors.pop(0)
@@ -188,7 +188,7 @@ def test_what_nobody_claims_is_sent_again_after_the_patience(
     """A replay that came to nothing is not lost."""
     sent = threading.Semaphore(0)
     monkeypatch.setattr(ThreadDispatcher, "patience", 0.1)
-    monkeypatch.setattr(module, "replay", lambda app, due: sent.release())
+    monkeypatch.setattr(module, "replay", lambda *arguments: sent.release())
 
     @app.post("/work")
     @durable.endpoint

@@ -7,19 +7,27 @@ import concurrent.futures
 import contextlib
 import multiprocessing
 import pathlib
+import re
 import threading
+import typing as t
 
 import pytest
 import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.operations import Operations
+from alembic.script import ScriptDirectory
 
 from flask_durable import schema
 from flask_durable.database import Database
 from flask_durable.errors import SchemaError
 from flask_durable.tables import metadata
 from flask_durable.tables import SCHEMA_VERSION
-from flask_durable.tables import version
 
 from . import servers
+
+OLDEST = "0001"
+
+version = sa.table(schema.VERSION_TABLE, sa.column("version_num"))
 
 PROCESSES = 8
 ROUNDS = 3
@@ -48,7 +56,7 @@ def set_version(database: Database, value: str) -> None:
 def test_missing_tables_are_made(database: Database) -> None:
     """All of them, with their version."""
     schema.ensure(database, True)
-    assert tables(database) == set(metadata.tables)
+    assert tables(database) == {*metadata.tables, schema.VERSION_TABLE}
     found = database.run(lambda c: c.scalar(sa.select(version.c.version_num)))
     assert found == SCHEMA_VERSION
 
@@ -70,29 +78,70 @@ def test_tables_that_may_not_be_made_are_missed(database: Database) -> None:
     assert tables(database) == set()
 
 
-@pytest.mark.parametrize("create", [False, True])
-@pytest.mark.parametrize(
-    ("found", "advice"),
-    [
-        (
-            "0000",
-            f"has schema 0000, and this flask_durable needs {SCHEMA_VERSION}: run",
-        ),
-        ("9999", "newer than this flask_durable's .*: upgrade the package here"),
-    ],
-)
-def test_tables_of_another_version_are_refused(
-    database: Database, found: str, advice: str, create: bool
+def make_old_tables(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the tables of the first version."""
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "SCHEMA_VERSION", OLDEST)
+        schema.ensure(database, True)
+
+
+def test_older_tables_are_migrated(
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """By whoever may make tables, and the version found is given."""
+    make_old_tables(database, monkeypatch)
+    assert schema.ensure(database, True) == OLDEST
+    assert schema.ensure(database, True) == SCHEMA_VERSION
+    assert tables(database) == {*metadata.tables, schema.VERSION_TABLE}
+
+
+def test_older_tables_that_may_not_be_migrated_are_refused(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what to run, and left as they are."""
+    make_old_tables(database, monkeypatch)
+    before = tables(database)
+    advice = f"has schema {OLDEST}, and this flask_durable needs {SCHEMA_VERSION}: run"
+
+    with pytest.raises(SchemaError, match=advice):
+        schema.ensure(database, False)
+
+    assert tables(database) == before
+
+
+@pytest.mark.parametrize("create", [False, True])
+def test_newer_tables_are_refused(database: Database, create: bool) -> None:
     """And left as they are."""
     schema.ensure(database, True)
-    set_version(database, found)
+    set_version(database, "9999")
+    advice = "newer than this flask_durable's .*: upgrade the package here"
 
     with pytest.raises(SchemaError, match=advice):
         schema.ensure(database, create)
 
+    with pytest.raises(SchemaError, match=advice):
+        schema.script(database)
+
     rows = database.run(lambda c: c.execute(sa.select(version)).all())
-    assert [row[0] for row in rows] == [found]
+    assert [row[0] for row in rows] == ["9999"]
+
+
+def test_the_migrations_make_what_the_code_uses(database: Database) -> None:
+    """Tables, columns, types and indexes are those of ``tables``."""
+    schema.ensure(database, True)
+
+    def compare(connection: sa.Connection) -> list[t.Any]:
+        context = schema._context(connection, None, {})
+        return list(compare_metadata(context, metadata))
+
+    assert database.run(compare) == []
+
+
+def test_the_newest_migration_is_our_version() -> None:
+    """There is one line of them."""
+    folder = str(schema.MIGRATIONS)
+    found = ScriptDirectory(folder, version_locations=[folder])
+    assert found.get_heads() == [SCHEMA_VERSION]
 
 
 def test_the_advice_has_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,47 +153,50 @@ def test_the_advice_has_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
         schema.ensure(database, False)
 
 
-def test_the_statements_make_the_tables(database: Database) -> None:
-    """As ``flask durable upgrade --sql`` prints them."""
+@pytest.mark.parametrize("old", [False, True])
+def test_the_script_makes_the_tables(
+    database: Database, monkeypatch: pytest.MonkeyPatch, old: bool
+) -> None:
+    """As ``flask durable upgrade --sql`` prints them, from what is there."""
+    if old:
+        make_old_tables(database, monkeypatch)
+
+    text = schema.script(database)
+    assert ("durable_executions" in text) is not old
 
     def run(connection: sa.Connection) -> None:
-        for statement in schema.statements(database):
-            connection.exec_driver_sql(statement)
+        for statement in text.split(";"):
+            if code := re.sub("--.*", "", statement).strip():
+                connection.exec_driver_sql(code)
 
     database.run(run)
     schema.ensure(database, False)
-    assert tables(database) == set(metadata.tables)
+    assert tables(database) == {*metadata.tables, schema.VERSION_TABLE}
 
 
-def test_the_statements_make_the_same_indexes(database: Database) -> None:
-    """Those that the sweeps need, with their conditions."""
-    text = "\n".join(schema.statements(database))
-
-    for table in metadata.tables.values():
-        for index in table.indexes:
-            assert f"INDEX {index.name} " in text
-
-    assert text.count(" WHERE ") == 2
+def test_there_is_no_script_for_what_is_done(database: Database) -> None:
+    """Nothing would be done twice."""
+    schema.ensure(database, True)
+    assert schema.script(database) == ""
 
 
 def test_tables_are_made_at_once_or_not_at_all(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that dies half-way leaves an empty database."""
-    create_all = metadata.create_all
+    with monkeypatch.context() as patch:
+        patch.setattr(Operations, "create_index", interrupt)
 
-    def half(connection: sa.Connection) -> None:
-        create_all(connection)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(metadata, "create_all", half)
-
-    with pytest.raises(KeyboardInterrupt):
-        schema.ensure(database, True)
+        with pytest.raises(KeyboardInterrupt):
+            schema.ensure(database, True)
 
     assert tables(database) == set()
-    monkeypatch.undo()
     schema.ensure(database, True)
+
+
+def interrupt(*arguments: t.Any, **options: t.Any) -> None:
+    """Be stopped."""
+    raise KeyboardInterrupt
 
 
 def take_part(barrier: threading.Barrier) -> None:

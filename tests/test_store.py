@@ -82,7 +82,7 @@ def test_a_new_execution_is_running(store: Store) -> None:
 
 def test_a_request_is_read_as_it_was_written(store: Store, running: str) -> None:
     """To the byte."""
-    assert store.request(running) == REQUEST
+    assert store.outgoing(running).request == REQUEST
 
 
 @pytest.mark.parametrize("identity", [None, b"", b'"ada"'])
@@ -104,7 +104,7 @@ def test_a_replay_may_begin_where_none_runs(store: Store, running: str) -> None:
     assert not store.replay(running).is_claimable
 
 
-@pytest.mark.parametrize("name", ["execution", "replay", "request", "response"])
+@pytest.mark.parametrize("name", ["execution", "replay", "outgoing", "response"])
 def test_an_unknown_execution_is_not_found(store: Store, name: str) -> None:
     """Whatever is asked of it."""
     with pytest.raises(ExecutionNotFound, match="There is no execution gone"):
@@ -275,7 +275,7 @@ def test_an_end_stores_its_response(
     assert (found.status, found.ready_at) == ("completed", None)
     assert found.finished_at is not None and found.finished_at >= found.created_at
     assert store.response(running) == response
-    assert store.request(running).secrets is None
+    assert store.outgoing(running).request.secrets is None
 
 
 def test_an_end_without_a_response_has_none(store: Store, running: str) -> None:

@@ -160,7 +160,9 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def secrets_end_with_the_execution(self) -> None:
         """Credentials are kept just as long as a replay needs them."""
-        assert (self.store.request(self.id).secrets is None) == bool(self.ended)
+        assert (self.store.outgoing(self.id).request.secrets is None) == bool(
+            self.ended
+        )
 
     def teardown(self) -> None:
         """Remove the journal."""

@@ -35,6 +35,8 @@ class Hands:
     """Hands that only note what they are given."""
 
     patience = 2.0
+    pause = 1.0
+    shared = False
 
     def __init__(self) -> None:
         self.places = 3

@@ -27,7 +27,6 @@ from flask_durable import step
 from flask_durable.database import Database
 from flask_durable.ids import new_id
 from flask_durable.owner import current_owner
-from flask_durable.records import Due
 from flask_durable.records import RequestRecord
 from flask_durable.records import StepRecord
 from flask_durable.replay import replay
@@ -381,13 +380,12 @@ def test_a_renewal_after_the_look_saves_the_lease(
     assert taken == ["running"]
 
 
-def test_a_replay_of_what_is_gone_is_put_off(app: Flask, durable: FlaskDurable) -> None:
-    """A row that somebody deleted is an error of its own, not a crash."""
+def test_a_replay_of_what_is_gone_is_passed_over(
+    app: Flask, durable: FlaskDurable
+) -> None:
+    """A row that somebody deleted is no crash."""
     app.test_client().get("/")
-    due = Due("0" * 36, "suspended", 1, None, 0.0, 1, 0)
-
-    with pytest.raises(Exception, match="There is no execution"):
-        replay(app, due)
+    assert "has no such execution" in replay(app, "0" * 36, 2)
 
 
 @pytest.mark.parametrize("warm", [False, True])
@@ -519,8 +517,9 @@ def test_an_owner_that_nobody_understands_stops_no_sweep(
         return "done"
 
     client.post("/work")
-    request_record = drive.state.store.request(drive.status(client.post("/work"))["id"])
-    drive.state.store.begin(new_id(), "work", "?", 60.0, request_record, None)
+    second = drive.status(client.post("/work"))["id"]
+    request = drive.state.store.outgoing(second).request
+    drive.state.store.begin(new_id(), "work", "?", 60.0, request, None)
     drive.advance(61)
     hands = CallerHands(app)
     assert Sweeper(drive.state, hands).look() == 0.0

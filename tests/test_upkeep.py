@@ -198,7 +198,7 @@ def test_an_attempt_that_is_given_up_has_failed(
     assert (found.status, found.crashes, found.error) == ("failed", 10, b"why")
     assert (found.ready_at, store.response(held.id)) == (None, None)
     assert found.finished_at is not None
-    assert store.request(held.id).secrets is None
+    assert store.outgoing(held.id).request.secrets is None
     assert upkeep.next_due() is None
 
 
@@ -265,7 +265,7 @@ def test_a_refused_execution_has_failed(store: Store, upkeep: Upkeep) -> None:
     found = store.execution(execution_id)
     assert (found.status, found.error) == ("failed", b"why")
     assert store.response(execution_id) == ANSWER
-    assert store.request(execution_id).secrets is None
+    assert store.outgoing(execution_id).request.secrets is None
     assert not upkeep.refuse(execution_id, 1, ANSWER, b"why"), "it has ended"
 
 

@@ -1,0 +1,183 @@
+"""The RQ dispatcher: due executions go to a queue that workers listen to.
+
+The database holds the truth. Redis carries only what is due now, as ids, and may
+lose everything at any time: what nobody claims is sent again. ``replay_execution``
+is named in jobs on their way, so its import path is a wire format.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+
+import redis
+from flask import current_app
+from flask import Flask
+from flask.cli import ScriptInfo
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+from .records import Due
+from .replay import replay
+from .state import get_state
+from .state import opened_state
+from .state import State
+from .state import this_app
+from .sweeper import Sweeper
+from .threads import start_thread
+
+logger = logging.getLogger(__name__)
+
+JOB = "flask_durable.dispatch_rq.replay_execution"
+"""The function that a job names."""
+
+MAX_QUEUED = 100
+"""Jobs that may wait in Redis; what else is due waits in the database."""
+
+RESULT_TTL = 60
+"""Seconds for which what came of a job is kept in Redis."""
+
+FAILURE_TTL = 3_600
+"""The same of a job that raised."""
+
+SOCKET_TIMEOUT = 5.0
+"""Seconds to wait for an answer of Redis, and for a connection."""
+
+
+def connect(url: str) -> redis.Redis:
+    """Make a client of the Redis server that carries the queue."""
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=SOCKET_TIMEOUT,
+        socket_connect_timeout=SOCKET_TIMEOUT,
+        health_check_interval=30,
+    )
+
+
+def durable_queue(name: str, connection: redis.Redis) -> Queue:
+    """Make the queue that carries executions; its jobs are JSON, never pickles."""
+    return Queue(name, connection=connection, serializer=JSONSerializer)
+
+
+class RqHands:
+    """Takes due executions for the workers of the queue."""
+
+    patience = 5.0
+    pause = 0.05
+    shared = True
+
+    def __init__(self, state: State) -> None:
+        config = state.config
+        assert config.redis_url is not None
+        self._queue = durable_queue(config.queue, connect(config.redis_url))
+        self._away = False
+
+    def free(self) -> int:
+        """Tell how many more jobs may wait; none while Redis is away."""
+        try:
+            free = MAX_QUEUED - len(self._queue)
+        except redis.RedisError as error:
+            self._note_outage(error)
+            return 0
+
+        if self._away:
+            logger.warning("Redis is back: what is due is sent to the workers.")
+
+        self._away = False
+        self.pause = RqHands.pause
+        return free
+
+    def send(self, due: Due) -> None:
+        """Queue an execution; what can't be queued is sent again in a while."""
+        attempt = due.attempt + 1
+
+        try:
+            self._queue.enqueue_call(
+                JOB,
+                args=(due.id, attempt),
+                # Each dispatch has another: the hash of an old one may still live.
+                job_id=f"{due.id}-{attempt}-{due.looks}",
+                description=f"attempt {attempt} of execution {due.id}",
+                # A time-out's exception would look like an error of a step.
+                timeout=-1,
+                result_ttl=RESULT_TTL,
+                failure_ttl=FAILURE_TTL,
+            )
+        except redis.RedisError as error:
+            self._note_outage(error)
+
+    def _note_outage(self, error: redis.RedisError) -> None:
+        """Log an outage once, and ask seldom while it lasts."""
+        if not self._away:
+            logger.warning(
+                "Redis can't be used: %s. Due executions wait in the journal.", error
+            )
+
+        self._away = True
+        self.pause = 1.0
+
+
+class RqDispatcher:
+    """Sends what is due to the queue."""
+
+    def __init__(self, app: Flask) -> None:
+        state = get_state(app)
+        self._sweeper = Sweeper(state, RqHands(state))
+
+    def start(self) -> None:
+        """Start the sweeper."""
+        start_thread(self._sweeper.run, "flask_durable.sweeper")
+
+    def wake(self, delay: float) -> None:
+        """Hear that an execution becomes due."""
+        self._sweeper.wake(delay)
+
+    def stop(self, grace: float) -> None:
+        """Send no more."""
+        self._sweeper.stop()
+
+
+class NoDispatcher:
+    """Looks for nothing, in processes that only run one job."""
+
+    def start(self) -> None:
+        """Do nothing."""
+
+    def wake(self, delay: float) -> None:
+        """Leave it to the processes that sweep."""
+
+    def stop(self, grace: float) -> None:
+        """Do nothing."""
+
+
+def replay_execution(execution_id: str, attempt: int) -> str:
+    """Replay an execution: the job that workers run.
+
+    The app is the current one, or, in a plain ``rq worker``, the one that
+    ``FLASK_APP`` names.
+
+    :param attempt: the number of the attempt that is to begin
+    :return: what became of it
+    :raises TypeError: if the arguments are no execution and attempt
+    """
+    if not isinstance(execution_id, str) or type(attempt) is not int:
+        raise TypeError(f"No execution: {execution_id!r}, attempt {attempt!r}.")
+
+    app = this_app() if current_app else _load_app()
+    opened_state(app).start(NoDispatcher)
+    began = time.monotonic()
+    outcome = replay(app, execution_id, attempt)
+    logger.info(
+        "Attempt %d of execution %s took %.2f s: it %s.",
+        attempt,
+        execution_id,
+        time.monotonic() - began,
+        outcome,
+    )
+    return outcome
+
+
+@functools.cache
+def _load_app() -> Flask:
+    return ScriptInfo().load_app()

@@ -1,0 +1,19 @@
+"""Which process sends what is due to a shared queue."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    """Make the table of leaders."""
+    op.create_table(
+        "durable_leaders",
+        sa.Column("app", sa.Text, primary_key=True),
+        sa.Column("owner", sa.Text, nullable=False),
+        sa.Column("until", sa.Double, nullable=False),
+    )
