@@ -18,6 +18,9 @@ from .tables import SCHEMA_VERSION
 
 LOG_FORMAT = "%(asctime)s [%(process)d] %(levelname)s %(message)s"
 
+RQ_PROCESSES = 4
+"""Processes of a worker, as an embedded dispatcher has four threads."""
+
 durable_cli = AppGroup("durable", help="Operate durable executions.")
 
 
@@ -49,30 +52,30 @@ def upgrade(sql: bool) -> None:
 @durable_cli.command("worker")
 @click.option(
     "--processes",
-    default=1,
-    show_default=True,
     type=click.IntRange(min=1),
-    help="How many processes replay; each replays one execution at a time.",
+    help="How many processes replay.  [default: 4 with Redis, 1 without]",
 )
 @click.option("--burst", is_flag=True, help="End when nothing is due.")
 @click.option("--queue", help="Listen to this queue.  [default: DURABLE_QUEUE]")
-def worker(processes: int, burst: bool, queue: str | None) -> None:
+def worker(processes: int | None, burst: bool, queue: str | None) -> None:
     """Replay executions that are due, until stopped.
 
-    With DURABLE_REDIS_URL the processes are RQ workers, and one of all workers'
-    processes looks for what is due. Without it, each process looks for itself and
-    replays in threads.
+    With DURABLE_REDIS_URL each process is an RQ worker that replays one execution
+    at a time. Without it, each process looks for itself and replays in
+    DURABLE_REPLAY_THREADS threads.
     """
     # RQ takes its time to import, and only workers need it.
     from .worker import run_worker
 
     app = this_app()
     logging.basicConfig(format=LOG_FORMAT)
-    logging.getLogger("flask_durable").setLevel(logging.INFO)
+    log = logging.getLogger("flask_durable")
+    log.setLevel(log.level or logging.INFO)
     state = opened_state(app)
     where = _describe(state.config, queue)
     click.echo(f"Replaying {app.name} from {state.store.database.label}{where}.")
-    sys.exit(run_worker(app, processes, burst, queue))
+    count = processes or (1 if state.config.redis_url is None else RQ_PROCESSES)
+    sys.exit(run_worker(app, count, burst, queue))
 
 
 def _describe(config: Config, queue: str | None) -> str:

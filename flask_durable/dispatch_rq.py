@@ -41,7 +41,7 @@ RESULT_TTL = 60
 FAILURE_TTL = 3_600
 """The same of a job that raised."""
 
-SOCKET_TIMEOUT = 5.0
+SOCKET_TIMEOUT = 2.0
 """Seconds to wait for an answer of Redis, and for a connection."""
 
 

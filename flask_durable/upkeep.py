@@ -294,7 +294,7 @@ def _sweep() -> sa.Update:
     )
     return (
         e.update()
-        .where(e.c.id.in_(sa.select(found.c.id)), e.c.due_at <= db_now())
+        .where(e.c.id.in_(sa.select(found.c.id)))
         .values(due_at=db_now() + again, looks=e.c.looks + 1)
         .returning(
             e.c.id,

@@ -17,6 +17,7 @@ import typing as t
 import redis
 from flask import Flask
 from rq import SimpleWorker
+from rq.exceptions import StopRequested
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
@@ -78,19 +79,46 @@ class ReplayJob(Job):
         """Send nothing."""
 
 
+class _Stop:
+    """Whether this process was asked to end."""
+
+    asked = False
+
+    def listen(self) -> None:
+        """Note the signals that ask for it."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: types.FrameType | None) -> None:
+        self.asked = True
+
+
 class ReplayWorker(SimpleWorker):
     """An RQ worker that replays executions without a fork for each."""
 
     job_class = ReplayJob
     log_result_lifespan = False
     max_connection_wait_time = 2.0
-    stopping = False
+
+    def __init__(self, stop: _Stop, *args: t.Any, **kwargs: t.Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._stop = stop
 
     def request_stop(self, signum: int, frame: types.FrameType | None) -> None:
         """End after the job in hand; a view that another process runs is let go."""
-        self.stopping = True
+        self._stop.asked = True
         t.cast(t.Any, super()).request_stop(signum, frame)
         let_go()
+
+    def check_for_suspension(self, burst: bool) -> None:
+        """Wait while ``rq suspend`` holds the workers, before each job.
+
+        :raises StopRequested: if the process was asked to end before RQ listened
+        """
+        if self._stop.asked:
+            raise StopRequested
+
+        t.cast(t.Any, super()).check_for_suspension(burst)
 
 
 def run_worker(app: Flask, processes: int, burst: bool, queue: str | None) -> int:
@@ -117,7 +145,7 @@ class _Rq:
         self._app = app
         self._queue = queue
         self._burst = burst
-        self._stopping = False
+        self._stop = _Stop()
 
     def run(self) -> None:
         """Work until asked to end, or until nothing is due."""
@@ -134,10 +162,10 @@ class _Rq:
         state.close(STOP_GRACE)
 
     def _work_on(self, state: State) -> None:
-        while not self._stopping:
+        while not self._stop.asked:
             self._work(state)
 
-            if not self._stopping:
+            if not self._stop.asked:
                 time.sleep(REDIS_PAUSE)
 
     def _empty(self, state: State) -> None:
@@ -145,19 +173,18 @@ class _Rq:
         self._work(state)
         sweeper.wake(0.0)
 
-        while not self._stopping and sweeper.look() == 0.0:
+        while not self._stop.asked and sweeper.look() == 0.0:
             self._work(state)
             sweeper.wake(0.0)
 
     def _work(self, state: State) -> None:
         """Work until asked to end, or until Redis is lost."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        # RQ listens itself while it works, and leaves its handlers behind.
+        self._stop.listen()
 
         try:
             worker = self._make_worker(state)
             worker.work(burst=self._burst, logging_level="WARNING")
-            self._stopping = self._stopping or worker.stopping
         except redis.RedisError as error:
             logger.warning("Redis can't be used: %s. It is tried again.", error)
 
@@ -166,6 +193,7 @@ class _Rq:
         connection = connect(state.config.redis_url)
         unique = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         return ReplayWorker(
+            self._stop,
             [durable_queue(self._queue, connection)],
             name=f"durable-{unique}",
             connection=connection,
@@ -173,9 +201,6 @@ class _Rq:
             worker_ttl=WORKER_TTL,
             log_job_description=False,
         )
-
-    def _on_signal(self, number: int, frame: types.FrameType | None) -> None:
-        self._stopping = True
 
 
 class _CallerHands:

@@ -1,0 +1,1 @@
+"""Measurements of real servers; each module runs by itself and prints a table."""

@@ -1,0 +1,36 @@
+"""Each measurement runs, in a small size, so that none of them rots."""
+
+from __future__ import annotations
+
+import pytest
+
+from . import recoveries
+from . import volume
+from . import wakeups
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+
+def test_wakeups_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line for each kind, and nothing begins early."""
+    wakeups.main(4)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["embedded", "rq"]
+    assert all(float(line.split()[2]) > 0 for line in lines)
+
+
+def test_recoveries_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line for each kind."""
+    recoveries.main(1)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["embedded", "rq"]
+
+
+def test_a_full_journal_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each statement has a line, and those that look for due rows use an index."""
+    volume.main(2_000, 2_000)
+    text = capsys.readouterr().out
+    assert "ratio" in text
+    assert text.count("ix_durable_executions_due") >= 2
+    assert "ix_durable_executions_owner" in text
+    assert "Seq Scan" not in text
