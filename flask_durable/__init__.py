@@ -15,12 +15,14 @@ from .errors import NonRetryableError
 from .errors import RetryAfterError
 from .errors import SchemaError
 from .errors import StepError
+from .errors import StepInterruptedError
 from .errors import StepOutputError
 from .extension import FlaskDurable
 from .globals import current_execution
 from .globals import current_step
 from .globals import durable_replay
 from .globals import step
+from .logs import replay_filter
 from .retry import Retry
 
 __all__ = [
@@ -39,9 +41,11 @@ __all__ = [
     "RetryAfterError",
     "SchemaError",
     "StepError",
+    "StepInterruptedError",
     "StepOutputError",
     "current_execution",
     "current_step",
     "durable_replay",
+    "replay_filter",
     "step",
 ]

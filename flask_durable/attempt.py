@@ -11,6 +11,8 @@ import pathlib
 import sys
 import threading
 
+import sqlalchemy as sa
+
 from . import clock
 from .errors import DuplicateStepError
 from .errors import LeaseLostError
@@ -63,6 +65,7 @@ class Attempt:
         self.lost: LeaseLostError | None = None
         self.root = Scope(self)
         self._found = frozenset(self.steps)
+        self._to_pass = set(self.steps)
         self._asked: set[str] = set()
         self._inline_left = state.config.inline_retry
         self._lock = threading.Lock()
@@ -82,7 +85,19 @@ class Attempt:
     def find(self, name: str) -> StepRecord | None:
         """Give what the journal has of a step."""
         self._asked.add(name)
-        return self.steps.get(name)
+        found = self.steps.get(name)
+
+        if found is None:
+            self._to_pass.clear()
+
+        self._to_pass.discard(name)
+
+        return found
+
+    @property
+    def walks_again(self) -> bool:
+        """Tell whether the view is on its way to where an earlier attempt came."""
+        return bool(self._to_pass)
 
     def record(self, step: StepRecord) -> None:
         """Commit a step's outcome or mark."""
@@ -92,6 +107,20 @@ class Attempt:
             self.lost = error
             raise
 
+        self._note(step)
+
+    def transact(self, work: cabc.Callable[[sa.Connection], StepRecord]) -> StepRecord:
+        """Do work in the transaction that commits the outcome that it gives."""
+        try:
+            step = self.state.store.transact(self.id, self.attempt, work)
+        except LeaseLostError as error:
+            self.lost = error
+            raise
+
+        self._note(step)
+        return step
+
+    def _note(self, step: StepRecord) -> None:
         self.steps[step.id] = step
         self._bytes += len(step.output or b"")
 

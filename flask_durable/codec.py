@@ -64,18 +64,35 @@ class Codec:
     """Encodes what steps return."""
 
     def __init__(self) -> None:
-        self._by_type: dict[type, Tag] = {}
-        self._by_name: dict[str, Tag] = {}
-
-        for cls, tag in _TAGS.items():
-            self.register(cls, tag)
-
+        self._by_type = dict(_TAGS)
+        self._by_name = {tag.name: tag for tag in _TAGS.values()}
         self._by_name["!dict"] = Tag("!dict", list, _decode_pairs)
 
-    def register(self, cls: type, tag: Tag) -> None:
-        """Add a type."""
-        self._by_type[cls] = tag
-        self._by_name[tag.name] = tag
+    def register(
+        self,
+        cls: type,
+        encode: cabc.Callable[[t.Any], t.Any] | None = None,
+        decode: cabc.Callable[[t.Any], t.Any] | None = None,
+    ) -> None:
+        """Add a type, or replace what was said of it before.
+
+        :param encode: gives a value that can be encoded; dataclasses and Enums
+            need none
+        :param decode: makes the object from it again
+        :raises TypeError: if it needs functions, or has one without the other
+        :raises ValueError: if another type has this name
+        """
+        name = f"!{cls.__qualname__}"
+        other = self._by_name.get(name)
+
+        if other is not None and other is not self._by_type.get(cls):
+            raise ValueError(
+                f"There is a type called {cls.__qualname__} already: the journal could"
+                " not tell them apart."
+            )
+
+        tag = Tag(name, *_functions(cls, encode, decode))
+        self._by_type[cls] = self._by_name[name] = tag
 
     def encode(self, value: t.Any) -> bytes:
         """Encode a value.
@@ -130,6 +147,34 @@ class Codec:
         ((name, inner),) = value.items()
         tag = self._by_name.get(name)
         return tag.decode(inner) if tag else value
+
+
+def _functions(cls: type, encode: t.Any, decode: t.Any) -> tuple[t.Any, t.Any]:
+    if encode is not None and decode is not None:
+        return encode, decode
+
+    if encode is None and decode is None:
+        if issubclass(cls, enum.Enum):
+            return (lambda member: member.value), cls
+
+        if dataclasses.is_dataclass(cls):
+            names = [field.name for field in dataclasses.fields(cls) if field.init]
+            return _Fields(names), lambda values: cls(**values)
+
+    raise TypeError(
+        f"{cls.__qualname__} needs two functions: register_type({cls.__qualname__},"
+        " encode, decode). Dataclasses and Enums need none."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fields:
+    """Gives a dataclass's fields as they are; what is in them may be registered."""
+
+    names: list[str]
+
+    def __call__(self, value: t.Any) -> dict[str, t.Any]:
+        return {name: getattr(value, name) for name in self.names}
 
 
 def _as_base(value: t.Any) -> t.Any:

@@ -19,6 +19,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from . import clock
 from .config import check_database
 from .errors import JournalUnavailable
+from .errors import NonRetryableError
 
 logger = logging.getLogger(__name__)
 
@@ -211,6 +212,31 @@ class Database:
 
         connection.exec_driver_sql("COMMIT")
 
+    @contextlib.contextmanager
+    def shared_transaction(
+        self, connection: sa.Connection
+    ) -> cabc.Iterator[cabc.Callable[[], None]]:
+        """Commit what a user's function and we do on a connection at once.
+
+        An ORM's session on the connection joins the transaction. Gives what to call
+        between the function and us: it raises :class:`NonRetryableError` if the
+        function ended the transaction.
+        """
+        root = connection.begin()
+        t.cast(t.Any, connection).commit = _refuse_to_end
+        t.cast(t.Any, connection).rollback = _refuse_to_end
+
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if self.sqlite else "BEGIN")
+            yield lambda: None if root.is_active else _refuse_to_end()
+        except BaseException:
+            if root.is_active:
+                root.rollback()
+
+            raise
+
+        root.commit()
+
     def steady_for(self, seconds: float, since: float) -> bool:
         """Tell whether no error was seen for a while.
 
@@ -226,6 +252,14 @@ class Database:
     def forget(self) -> None:
         """Leave the parent's connections to the parent, after a fork."""
         self.engine.dispose(close=False)
+
+
+def _refuse_to_end() -> t.NoReturn:
+    raise NonRetryableError(
+        "The function of step.transaction ended the transaction, which commits with"
+        " the step: return to commit, raise to roll back, and use begin_nested() for"
+        " what may fail in between."
+    )
 
 
 def _engine(url: sa.URL, **options: t.Any) -> sa.Engine:

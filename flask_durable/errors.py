@@ -5,6 +5,7 @@
     Exception
       DurableError                 the library's errors
         StepError                  a step failed and its tries are used up
+          StepInterruptedError     a step may have run, and is not run again
         StepOutputError            a step ran, but its result can't be stored
         NestedStepError            a step was called inside a step function
         MisplacedStepError         a step was called outside of a durable view
@@ -60,6 +61,20 @@ class StepError(DurableError):
         times = "try" if tries == 1 else "tries"
         super().__init__(
             f'Step "{step}" failed after {tries} {times}: {error_type}: {error_message}'
+        )
+
+
+class StepInterruptedError(StepError):
+    """A step that runs at most once was cut off: nobody knows what it has done.
+
+    Its function is never called again. Look what has happened outside, and go on
+    by that.
+    """
+
+    def __str__(self) -> str:
+        return (
+            f'Step "{self.step}" was cut off while it ran: whether it took effect is'
+            " unknown, and it is not called again."
         )
 
 

@@ -135,6 +135,25 @@ class FlaskDurable:
         self._hooks.identity = function
         return function
 
+    def register_type(
+        self,
+        cls: type,
+        encode: cabc.Callable[[t.Any], t.Any] | None = None,
+        decode: cabc.Callable[[t.Any], t.Any] | None = None,
+    ) -> None:
+        """Let steps return objects of a class.
+
+        The journal knows them by the class's name, so keep that name. Subclasses
+        are classes of their own.
+
+        :param encode: gives what stands for an object, a value that steps may
+            return; dataclasses and Enums need none
+        :param decode: makes the object from that again
+        :raises TypeError: if the class needs functions
+        :raises ValueError: if another class of this name is registered
+        """
+        self._hooks.codec.register(cls, encode, decode)
+
     def start_dispatcher(self, app: Flask) -> None:
         """Begin to replay due executions in threads of this process now.
 

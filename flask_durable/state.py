@@ -38,6 +38,7 @@ class Hooks:
     """Functions that users register on the extension."""
 
     identity: cabc.Callable[[], t.Any] | None = None
+    codec: Codec = dataclasses.field(default_factory=Codec)
 
 
 class State:
@@ -47,7 +48,7 @@ class State:
         self.config = config
         self.hooks = hooks
         self._connect = connect
-        self.codec = Codec()
+        self.codec = hooks.codec
         self.dispatcher: Dispatcher | None = None
         self._reset()
         _states.add(self)

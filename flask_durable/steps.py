@@ -9,6 +9,8 @@ import functools
 import itertools
 import typing as t
 
+import sqlalchemy as sa
+
 from . import clock
 from .attempt import current_scope
 from .attempt import Scope
@@ -18,6 +20,7 @@ from .parallel import run_branches
 from .records import StepRecord
 from .retry import check_retry
 from .retry import Retry
+from .transactions import run_transaction
 from .tries import replay_outcome
 from .tries import run_step
 
@@ -39,6 +42,7 @@ class Steps:
     """The steps of the running execution, whichever that is where it is used."""
 
     _retry: Retry | None = None
+    _at_most_once: bool = False
 
     @t.overload
     def run(
@@ -74,27 +78,67 @@ class Steps:
         :raises StepOutputError: if its result can't be stored
         """
         check_id(id)
-
-        if not callable(fn):
-            raise TypeError(
-                f'Step "{id}" needs a function, not {type(fn).__name__}: write'
-                f' step.run("{id}", function, argument), without calling it.'
-            )
-
+        _check_function(id, fn, "run")
         scope = get_scope()
         return self._run(scope, id, functools.partial(fn, *args, **kwargs))
 
     def _run(self, scope: Scope, id: str, call: cabc.Callable[[], t.Any]) -> t.Any:
         retry = self._retry or scope.attempt.retry
-        return run_step(scope, id, call, retry)
+        return run_step(scope, id, call, retry, self._at_most_once)
 
-    def options(self, *, retry: Retry | None = None) -> Steps:
+    def options(
+        self, *, retry: Retry | None = None, at_most_once: bool = False
+    ) -> Steps:
         """Give the same verbs with other options.
 
         :param retry: when a failed try is tried again
+        :param at_most_once: never call a function again that may have run: it is
+            not tried again, and if its process dies meanwhile,
+            :class:`StepInterruptedError` is raised
         """
         check_retry(retry)
-        return dataclasses.replace(self, _retry=retry or self._retry)
+
+        if at_most_once and retry is not None:
+            raise TypeError(
+                "A step that runs at most once is not tried again: leave out retry."
+            )
+
+        return Steps(retry or self._retry, at_most_once or self._at_most_once)
+
+    def transaction(
+        self,
+        id: str,
+        fn: cabc.Callable[t.Concatenate[sa.Connection, P], T],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run a function in the transaction that records the step: exactly once.
+
+        What it writes to the journal's database by the connection that it gets is
+        committed with the step's record, or not at all. It must be short: SQLite
+        lets nobody else write meanwhile.
+
+        :param id: as for :meth:`run`
+        :param fn: gets the connection first; it must not end the transaction
+        :raises StepError: if its tries are used up; each was rolled back
+        :raises StepOutputError: if its result can't be stored; it was rolled back
+        """
+        check_id(id)
+        _check_function(id, fn, "transaction")
+
+        if self._at_most_once:
+            raise TypeError(
+                "step.transaction is exactly once already: leave out at_most_once."
+            )
+
+        scope = get_scope()
+
+        def call(connection: sa.Connection) -> t.Any:
+            return fn(connection, *args, **kwargs)
+
+        retry = self._retry or scope.attempt.retry
+        return t.cast(T, run_transaction(scope, id, call, retry))
 
     def parallel(
         self,
@@ -200,6 +244,14 @@ def check_id(step_id: str) -> None:
 
     if not step_id or "\0" in step_id or not step_id.isascii() and _broken(step_id):
         raise ValueError(f"A step can't be called {step_id!r}: give it a name.")
+
+
+def _check_function(step_id: str, fn: t.Any, verb: str) -> None:
+    if not callable(fn):
+        raise TypeError(
+            f'Step "{step_id}" needs a function, not {type(fn).__name__}: write'
+            f' step.{verb}("{step_id}", function, argument), without calling it.'
+        )
 
 
 def _broken(text: str) -> bool:

@@ -1,68 +1,30 @@
-"""What the journal can be asked and told; every write is fenced."""
+"""What an attempt tells the journal; every write is fenced."""
 
 from __future__ import annotations
 
 import collections.abc as cabc
-import threading
 import typing as t
 
 import sqlalchemy as sa
 
-from . import schema
-from .database import Database
 from .database import Rows
-from .database import Statement
-from .errors import ExecutionNotFound
 from .errors import JournalLostError
 from .errors import JournalUnavailable
 from .errors import LeaseLostError
 from .ids import new_nonce
+from .reader import Reader
 from .records import Execution
 from .records import ExecutionStatus
-from .records import Outgoing
-from .records import ReplayRecord
 from .records import RequestRecord
 from .records import ResponseRecord
 from .records import StepRecord
-from .statements import Statements
 
 OUTAGE_PATIENCE = 30.0
 """Seconds for which an attempt's writes wait for a database that is away."""
 
 
-class Store:
-    """The journal in one database.
-
-    :param app: the name of the app whose executions these are
-    :param create_tables: whether missing tables are made at the first use
-    """
-
-    def __init__(
-        self, database: Database, app: str = "app", create_tables: bool = True
-    ) -> None:
-        self.database = database
-        self.app = app
-        self.sql = Statements(database)
-        self._create_tables = create_tables
-        self._checked = False
-        self._checking = threading.Lock()
-
-    def check(self) -> None:
-        """Make sure once that the tables are there and of our version."""
-        if self._checked:
-            return
-
-        with self._checking:
-            if not self._checked:
-                schema.ensure(self.database, self._create_tables)
-                self._checked = True
-
-    def ask(self, statement: Statement, /, **values: t.Any) -> Rows:
-        """Run one statement and give its rows, without waiting for an outage."""
-        self.check()
-        return self.database.run(lambda c: statement(c, **values))
-
-    # An attempt's writes
+class Store(Reader):
+    """The journal in one database."""
 
     def begin(
         self,
@@ -156,15 +118,61 @@ class Store:
         values = _step_values(step) | {"attempt": attempt}
 
         def insert(connection: sa.Connection) -> bool:
-            key = {"execution_id": execution_id, "id": step.id}
             rows = self.sql.record(
                 connection, execution_id=execution_id, nonce=nonce, **values
             )
-            return bool(rows) or self._wrote(
-                self.sql.step_nonce(connection, **key), nonce
+            return bool(rows) or self._wrote_step(
+                connection, execution_id, step.id, nonce
             )
 
         self._fenced(insert, execution_id, attempt)
+
+    def transact(
+        self,
+        execution_id: str,
+        attempt: int,
+        work: cabc.Callable[[sa.Connection], StepRecord],
+    ) -> StepRecord:
+        """Commit a step's outcome in one transaction with the work that gives it.
+
+        :param work: may be done again if the connection breaks, but is committed
+            once
+        :raises LeaseLostError: if another attempt took over; nothing is committed
+        :raises JournalLostError: if the database stays away
+        """
+        nonce = new_nonce()
+        done: list[StepRecord] = []
+
+        def run(connection: sa.Connection) -> bool:
+            if done and self._wrote_step(connection, execution_id, done[-1].id, nonce):
+                return True
+
+            with self.database.shared_transaction(connection) as ensure_open:
+                try:
+                    step = work(connection)
+                except Exception as error:
+                    if connection.invalidated:
+                        raise
+
+                    raise _WorkError(error) from error
+
+                ensure_open()
+                done.append(step)
+                values = _step_values(step) | {"attempt": attempt, "nonce": nonce}
+                # Last, so that the execution's row is locked for a moment only.
+                rows = self.sql.record(connection, execution_id=execution_id, **values)
+
+                if not rows:
+                    raise _fence_error(execution_id, attempt)
+
+            return True
+
+        try:
+            self._fenced(run, execution_id, attempt)
+        except _WorkError as failed:
+            raise failed.error from None
+
+        return done[-1]
 
     def mark_running(self, execution_id: str, attempt: int, step: StepRecord) -> None:
         """Show that a step's try has begun, unless it has ended by now."""
@@ -253,10 +261,7 @@ class Store:
             ) from error
 
         if not written:
-            raise LeaseLostError(
-                f"Attempt {attempt} of execution {execution_id} ends: another attempt"
-                " took over, or the execution has ended."
-            )
+            raise _fence_error(execution_id, attempt)
 
     def _wrote(self, found: Rows, nonce: str) -> bool:
         """Tell whether a row's last write was this one."""
@@ -268,51 +273,25 @@ class Store:
         found = self.sql.nonce(connection, execution_id=execution_id)
         return self._wrote(found, nonce)
 
-    # Reading
+    def _wrote_step(
+        self, connection: sa.Connection, execution_id: str, step_id: str, nonce: str
+    ) -> bool:
+        key = {"execution_id": execution_id, "id": step_id}
+        return self._wrote(self.sql.step_nonce(connection, **key), nonce)
 
-    def execution(self, execution_id: str) -> Execution:
-        """Read an execution.
 
-        :raises ExecutionNotFound: if there is none with this id
-        """
-        return Execution(*self._one(self.sql.execution, execution_id))
+class _WorkError(Exception):
+    """Carries an error of a user's function past the handling of outages."""
 
-    def replay(self, execution_id: str) -> ReplayRecord:
-        """Read what a replay's ticket must agree with, and whose it is."""
-        return ReplayRecord(*self._one(self.sql.replay, execution_id))
+    def __init__(self, error: Exception) -> None:
+        self.error = error
 
-    def outgoing(self, execution_id: str) -> Outgoing:
-        """Read the captured request, and whether an attempt may begin."""
-        row = self._one(self.sql.outgoing, execution_id)
-        request = RequestRecord(row.request, row.secrets, row.body, row.digest)
-        return Outgoing(row.app, row.status, row.attempt, row.rejections, request)
 
-    def response(self, execution_id: str) -> ResponseRecord | None:
-        """Read the final response, if there is one."""
-        head, body = self._one(self.sql.response, execution_id)
-        return None if head is None else ResponseRecord(head, body)
-
-    def journal(self, execution_id: str) -> list[StepRecord]:
-        """Read all steps in the order of their first calls."""
-        rows = self.ask(self.sql.journal, execution_id=execution_id)
-        return [StepRecord(*row) for row in rows]
-
-    def newest_steps(self, execution_id: str, limit: int) -> list[StepRecord]:
-        """Read the newest steps, oldest first, without errors and outputs.
-
-        Those that have no outcome yet are always among them.
-        """
-        rows = self.ask(self.sql.newest_steps, execution_id=execution_id, limit=limit)
-        steps = [StepRecord(*row) for row in rows]
-        return sorted(steps, key=lambda step: step.position)
-
-    def _one(self, statement: Statement, execution_id: str) -> t.Any:
-        rows = self.ask(statement, execution_id=execution_id)
-
-        if not rows:
-            raise ExecutionNotFound(f"There is no execution {execution_id}.")
-
-        return rows[0]
+def _fence_error(execution_id: str, attempt: int) -> LeaseLostError:
+    return LeaseLostError(
+        f"Attempt {attempt} of execution {execution_id} ends: another attempt"
+        " took over, or the execution has ended."
+    )
 
 
 def _step_values(step: StepRecord) -> dict[str, t.Any]:

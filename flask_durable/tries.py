@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc as cabc
+import contextlib
 import dataclasses
 import logging
 import typing as t
@@ -17,6 +18,7 @@ from .awaiting import resolve
 from .codec import Unencodable
 from .errors import MISUSE
 from .errors import StepError
+from .errors import StepInterruptedError
 from .errors import StepOutputError
 from .httperrors import http_error
 from .httperrors import http_parts
@@ -32,8 +34,16 @@ PROGRAMMING_ERRORS = (NameError, TypeError, AttributeError, ImportError)
 """Not tried again in debug mode: a typo stays a typo."""
 
 
+ONCE = Retry(max_attempts=1)
+"""The policy of steps that run at most once."""
+
+
 def run_step(
-    scope: Scope, step_id: str, call: cabc.Callable[[], t.Any], retry: Retry
+    scope: Scope,
+    step_id: str,
+    call: cabc.Callable[[], t.Any],
+    retry: Retry,
+    at_most_once: bool = False,
 ) -> t.Any:
     """Give a step's stored outcome, or run it and commit its outcome."""
     name, found = scope.enter(step_id, "run")
@@ -41,7 +51,12 @@ def run_step(
     if found is not None and found.is_outcome:
         return replay_outcome(scope, found)
 
-    return StepTries(scope, name, found, call, retry).run()
+    tries = StepTries(scope, name, found, call, ONCE if at_most_once else retry)
+
+    if at_most_once:
+        tries.mark_start(found)
+
+    return tries.run()
 
 
 def replay_outcome(scope: Scope, step: StepRecord) -> t.Any:
@@ -57,11 +72,18 @@ def replay_outcome(scope: Scope, step: StepRecord) -> t.Any:
     if step.error_type == OUTPUT_ERROR:
         raise StepOutputError(failure.message)
 
-    raise StepError(step.id, step.tries, failure.type, failure.message)
+    cls = StepInterruptedError if step.status == "interrupted" else StepError
+    raise cls(step.id, step.tries, failure.type, failure.message)
+
+
+class OutputProblem(Exception):
+    """What a step returned can't be stored."""
 
 
 class StepTries:
     """Runs a step's function until it succeeds or its tries are used up."""
+
+    kind = "run"
 
     def __init__(
         self,
@@ -80,7 +102,7 @@ class StepTries:
         failed = found.tries if found and found.status == "retrying" else 0
         self.step = StepRecord(
             id=name,
-            kind="run",
+            kind=self.kind,
             status="running",
             tries=max(failed, found.tries - 1 if found else 0),
             position=found.position if found else self.attempt.next_position(),
@@ -88,6 +110,25 @@ class StepTries:
             started_at=found.started_at if found else self.attempt.now(),
         )
         self.wake_at = found.wake_at if found else None
+
+    def mark_start(self, found: StepRecord | None) -> None:
+        """Commit that the function is about to be called.
+
+        :param found: a mark of an earlier attempt, which did not come back then
+        :raises StepInterruptedError: if there is one
+        """
+        if found is not None and found.status == "running":
+            self.step = dataclasses.replace(self.step, tries=found.tries)
+            error = StepInterruptedError(self.step.id, found.tries, "", "")
+            failure = Failure.of(error)
+            logger.error("Execution %s: %s", self.attempt.id, error)
+            self._record("interrupted", failure=failure)
+            error.error_type, error.error_message = failure.type, failure.message
+            raise error
+
+        self.attempt.ensure_lease()
+        tries = self.step.tries + 1
+        self.attempt.record(dataclasses.replace(self.step, tries=tries))
 
     def run(self) -> t.Any:
         """Run the step to an outcome.
@@ -108,6 +149,11 @@ class StepTries:
                 return self._completed(value)
 
     def _try(self) -> t.Any:
+        with self._running():
+            return resolve(self.call())
+
+    @contextlib.contextmanager
+    def _running(self) -> cabc.Iterator[None]:
         self.attempt.ensure_lease()
         lease = self.attempt.lease
         key = idempotency_key(self.attempt.id, self.step.id)
@@ -116,33 +162,44 @@ class StepTries:
         lease.began[self.step.id] = clock.boottime()
 
         try:
-            return resolve(self.call())
+            yield
         finally:
             running_step.reset(token)
             lease.tries.pop(self.step.id, None)
             lease.began.pop(self.step.id, None)
 
     def _completed(self, value: t.Any) -> t.Any:
-        codec = self.attempt.state.codec
-
         try:
-            output = codec.encode(value)
-        except Unencodable as error:
-            self._output_error(error.advice)
-        except (ValueError, RecursionError) as error:
-            self._output_error(f"returned what can't be stored: {error}. It ran.")
-
-        limit = self.attempt.state.config.max_output_bytes
-
-        if len(output) > limit:
-            self._output_error(_too_big(len(output), "MAX_OUTPUT_BYTES", limit))
-
-        if len(output) > self.attempt.room():
-            limit = self.attempt.state.config.max_journal_bytes
-            self._output_error(_too_big(len(output), "MAX_JOURNAL_BYTES", limit))
+            output = self._encode(value)
+        except OutputProblem as problem:
+            self._output_error(problem)
 
         self._record("completed", output=output)
-        return codec.decode(output)
+        return self.attempt.state.codec.decode(output)
+
+    def _encode(self, value: t.Any) -> bytes:
+        """Encode what the function returned.
+
+        :raises OutputProblem: if that can't be, or is too big
+        """
+        try:
+            output = self.attempt.state.codec.encode(value)
+        except Unencodable as error:
+            raise OutputProblem(error.advice) from None
+        except (ValueError, RecursionError) as error:
+            reason = f"returned what can't be stored: {error}. It ran."
+            raise OutputProblem(reason) from None
+
+        config = self.attempt.state.config
+
+        if len(output) > (limit := config.max_output_bytes):
+            raise OutputProblem(_too_big(len(output), "MAX_OUTPUT_BYTES", limit))
+
+        if len(output) > self.attempt.room():
+            limit = config.max_journal_bytes
+            raise OutputProblem(_too_big(len(output), "MAX_JOURNAL_BYTES", limit))
+
+        return output
 
     def _failed(self, error: Exception) -> None:
         """Return if it is time for the next try."""
@@ -150,6 +207,9 @@ class StepTries:
 
         if isinstance(error, MISUSE):
             raise error
+
+        if isinstance(error, OutputProblem):
+            self._output_error(error)
 
         if isinstance(error, HTTPException):
             self._record_failure(failure := Failure.of(error, http_parts(error)))
@@ -192,8 +252,8 @@ class StepTries:
 
         return self.retry.allows(error, self.step.tries)
 
-    def _output_error(self, reason: str) -> t.NoReturn:
-        error = StepOutputError(f'Step "{self.step.id}" {reason}')
+    def _output_error(self, problem: OutputProblem) -> t.NoReturn:
+        error = StepOutputError(f'Step "{self.step.id}" {problem}')
         logger.error("%s", error)
         self._record_failure(Failure.of(error))
         raise error from None

@@ -57,7 +57,7 @@ class Laboratory:
 
     def run(self) -> cabc.Iterator[Report]:
         """Kill before and after every statement."""
-        _in_child(self._make_tables)
+        in_child(self._make_tables)
 
         for when in ("before", "after"):
             number = 1
@@ -70,9 +70,9 @@ class Laboratory:
         for name in ("calls", "text", "before", "end"):
             (self.folder / name).unlink(missing_ok=True)
 
-        status = _in_child(lambda: self._request(when, number))
-        _in_child(self._look_at_journal)
-        _in_child(self._recover)
+        status = in_child(lambda: self._request(when, number))
+        in_child(self._look_at_journal)
+        in_child(self._recover)
         end = json.loads(self._read("end"))
         calls = self._read("calls").split()
         return Report(
@@ -194,7 +194,7 @@ def _statement(drive: Drive, name: str) -> t.Any:
     return drive.state.store.database.prepare(clause)
 
 
-def _in_child(work: cabc.Callable[[], None]) -> int:
+def in_child(work: cabc.Callable[[], None]) -> int:
     """Run something in a fork, and give how that ended."""
     child = os.fork()
 

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from werkzeug.datastructures import MultiDict
 
 from flask_durable.codec import Codec
-from flask_durable.codec import Tag
 from flask_durable.codec import Unencodable
 
 CET = dt.timezone(dt.timedelta(hours=1, minutes=30))
@@ -366,17 +365,71 @@ def test_the_advice_says_what_to_return_instead(value: t.Any, advice: str) -> No
 def test_a_registered_type_is_encoded_wherever_it_stands() -> None:
     """Its parts may be of any type that has an encoding."""
     codec = Codec()
-    codec.register(Point, Tag("!point", lambda p: [(p.x,)], lambda p: Point(p[0][0])))
+    codec.register(Point, lambda p: [(p.x,)], lambda p: Point(p[0][0]))
     value = {Point(1): [Point(2)], 3: {Point(4)}}
     assert kind(codec.decode(codec.encode(value))) == kind(value)
 
 
 def test_a_registered_type_is_this_codecs_alone() -> None:
     """Apps don't share their types."""
-    Codec().register(Point, Tag("!point", list, tuple))
+    Codec().register(Point, list, tuple)
 
     with pytest.raises(Unencodable, match="Point"):
         Codec().encode(Point(1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Leg:
+    """A dataclass with others in it."""
+
+    start: Point
+    stops: tuple[Point, ...] = ()
+    length: float = dataclasses.field(default=1.5, init=False)
+
+
+class Color(enum.Enum):
+    """An enumeration."""
+
+    RED = "red"
+    BLUE = 2
+
+
+class Rights(enum.Flag):
+    """Flags that may stand together."""
+
+    READ = 1
+    WRITE = 2
+
+
+def test_dataclasses_and_enums_need_no_functions() -> None:
+    """Nor do others inside of them, if they are registered."""
+    codec = Codec()
+    codec.register(Point, lambda p: p.x, Point)
+
+    for cls in (Leg, Color, Rights):
+        codec.register(cls)
+
+    value = [Leg(Point(1), (Point(2),)), Color.RED, Color.BLUE]
+    value = [*value, Rights.READ | Rights.WRITE]
+    assert codec.decode(codec.encode(value)) == value
+
+
+@pytest.mark.parametrize("functions", [(), (list,), (None, list)])
+def test_other_classes_need_both_functions(functions: tuple[t.Any, ...]) -> None:
+    """One without the other is a mistake as well."""
+    with pytest.raises(TypeError, match="Point needs two functions"):
+        Codec().register(Point, *functions)
+
+
+def test_two_classes_of_one_name_are_refused() -> None:
+    """The journal could not tell them apart; the same one may come again."""
+    codec = Codec()
+    codec.register(Color)
+    codec.register(Color)
+    other = type("Color", (), {})
+
+    with pytest.raises(ValueError, match="a type called Color already"):
+        codec.register(other, str, str)
 
 
 def test_bytes_are_base64_for_other_readers() -> None:

@@ -1,0 +1,96 @@
+"""What the journal can be asked."""
+
+from __future__ import annotations
+
+import threading
+import typing as t
+
+from . import schema
+from .database import Database
+from .database import Rows
+from .database import Statement
+from .errors import ExecutionNotFound
+from .records import Execution
+from .records import Outgoing
+from .records import ReplayRecord
+from .records import RequestRecord
+from .records import ResponseRecord
+from .records import StepRecord
+from .statements import Statements
+
+
+class Reader:
+    """Reads the journal in one database.
+
+    :param app: the name of the app whose executions these are
+    :param create_tables: whether missing tables are made at the first use
+    """
+
+    def __init__(
+        self, database: Database, app: str = "app", create_tables: bool = True
+    ) -> None:
+        self.database = database
+        self.app = app
+        self.sql = Statements(database)
+        self._create_tables = create_tables
+        self._checked = False
+        self._checking = threading.Lock()
+
+    def check(self) -> None:
+        """Make sure once that the tables are there and of our version."""
+        if self._checked:
+            return
+
+        with self._checking:
+            if not self._checked:
+                schema.ensure(self.database, self._create_tables)
+                self._checked = True
+
+    def ask(self, statement: Statement, /, **values: t.Any) -> Rows:
+        """Run one statement and give its rows, without waiting for an outage."""
+        self.check()
+        return self.database.run(lambda c: statement(c, **values))
+
+    def execution(self, execution_id: str) -> Execution:
+        """Read an execution.
+
+        :raises ExecutionNotFound: if there is none with this id
+        """
+        return Execution(*self._one(self.sql.execution, execution_id))
+
+    def replay(self, execution_id: str) -> ReplayRecord:
+        """Read what a replay's ticket must agree with, and whose it is."""
+        return ReplayRecord(*self._one(self.sql.replay, execution_id))
+
+    def outgoing(self, execution_id: str) -> Outgoing:
+        """Read the captured request, and whether an attempt may begin."""
+        row = self._one(self.sql.outgoing, execution_id)
+        request = RequestRecord(row.request, row.secrets, row.body, row.digest)
+        return Outgoing(row.app, row.status, row.attempt, row.rejections, request)
+
+    def response(self, execution_id: str) -> ResponseRecord | None:
+        """Read the final response, if there is one."""
+        head, body = self._one(self.sql.response, execution_id)
+        return None if head is None else ResponseRecord(head, body)
+
+    def journal(self, execution_id: str) -> list[StepRecord]:
+        """Read all steps in the order of their first calls."""
+        rows = self.ask(self.sql.journal, execution_id=execution_id)
+        return [StepRecord(*row) for row in rows]
+
+    def newest_steps(self, execution_id: str, limit: int) -> list[StepRecord]:
+        """Read the newest steps, oldest first, without errors and outputs.
+
+        Those that have no outcome yet are always among them.
+        """
+        rows = self.ask(self.sql.newest_steps, execution_id=execution_id, limit=limit)
+        steps = [StepRecord(*row) for row in rows]
+        return sorted(steps, key=lambda step: step.position)
+
+    def _one(self, statement: Statement, execution_id: str) -> t.Any:
+        rows = self.ask(statement, execution_id=execution_id)
+
+        if not rows:
+            raise ExecutionNotFound(f"There is no execution {execution_id}.")
+
+        return rows[0]

@@ -1,0 +1,57 @@
+"""Steps that commit together with what their function writes."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import typing as t
+
+import sqlalchemy as sa
+
+from .attempt import Scope
+from .awaiting import resolve
+from .records import StepRecord
+from .retry import Retry
+from .tries import replay_outcome
+from .tries import StepTries
+
+Call = cabc.Callable[[sa.Connection], t.Any]
+
+
+def run_transaction(scope: Scope, step_id: str, call: Call, retry: Retry) -> t.Any:
+    """Give a step's stored outcome, or run it and commit its outcome with it."""
+    name, found = scope.enter(step_id, TransactionTries.kind)
+
+    if found is not None and found.is_outcome:
+        return replay_outcome(scope, found)
+
+    return TransactionTries(scope, name, found, call, retry).run()
+
+
+class TransactionTries(StepTries):
+    """Runs a function in the transaction that records its outcome."""
+
+    kind = "transaction"
+
+    def __init__(
+        self,
+        scope: Scope,
+        name: str,
+        found: StepRecord | None,
+        call: Call,
+        retry: Retry,
+    ) -> None:
+        super().__init__(scope, name, found, lambda: None, retry)
+        self._transaction = call
+
+    def _try(self) -> t.Any:
+        with self._running():
+            return self.attempt.transact(self._work).output
+
+    def _work(self, connection: sa.Connection) -> StepRecord:
+        value = resolve(self._transaction(connection))
+        output = self._encode(value)
+        now = self.attempt.now()
+        return self._as("completed", finished_at=now, output=output)
+
+    def _completed(self, value: bytes) -> t.Any:
+        return self.attempt.state.codec.decode(value)
