@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from .errors import CallbackConflict
+from .errors import CallbackError
+from .errors import CallbackGone
 from .errors import ConfigError
 from .errors import DuplicateStepError
 from .errors import DurableError
@@ -17,6 +20,7 @@ from .errors import SchemaError
 from .errors import StepError
 from .errors import StepInterruptedError
 from .errors import StepOutputError
+from .errors import WaitTimeoutError
 from .extension import FlaskDurable
 from .globals import current_execution
 from .globals import current_step
@@ -26,6 +30,9 @@ from .logs import replay_filter
 from .retry import Retry
 
 __all__ = [
+    "CallbackConflict",
+    "CallbackError",
+    "CallbackGone",
     "ConfigError",
     "DuplicateStepError",
     "DurableError",
@@ -43,6 +50,7 @@ __all__ = [
     "StepError",
     "StepInterruptedError",
     "StepOutputError",
+    "WaitTimeoutError",
     "current_execution",
     "current_step",
     "durable_replay",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc as cabc
+import contextlib
 import contextvars
 import itertools
 import logging
@@ -23,6 +24,7 @@ from .errors import Suspended
 from .heartbeat import Lease
 from .records import Execution
 from .records import StepRecord
+from .records import Wait
 from .retry import Retry
 from .state import State
 
@@ -66,6 +68,9 @@ class Attempt:
         self.root = Scope(self)
         self._found = frozenset(self.steps)
         self._to_pass = set(self.steps)
+        self.waits: dict[str, Wait] = {}
+        """What it waits for by now, by topic."""
+        self._receiving = threading.Lock()
         self._asked: set[str] = set()
         self._inline_left = state.config.inline_retry
         self._lock = threading.Lock()
@@ -123,6 +128,14 @@ class Attempt:
     def _note(self, step: StepRecord) -> None:
         self.steps[step.id] = step
         self._bytes += len(step.output or b"")
+
+    @contextlib.contextmanager
+    def receiving(self, topic: str) -> cabc.Iterator[Wait]:
+        """Take the next event of a topic, one branch after the other."""
+        with self._receiving:
+            got = [step.event for step in self.steps.values() if step.topic == topic]
+            after = max((number for number in got if number is not None), default=0)
+            yield Wait(topic, after, self.execution.created_at)
 
     def room(self) -> int:
         """Give how many more bytes of outputs the journal takes."""
@@ -190,14 +203,22 @@ class Scope:
 
         :return: the step's unique name, and what the journal has of it
         """
-        self.check(step_id)
-        name = self._name(step_id)
+        name = self.name(step_id)
+        return name, self.find(name, kind)
+
+    def find(self, name: str, kind: str) -> StepRecord | None:
+        """Give what the journal has of a step that is called now."""
         step = self.attempt.find(name)
 
         if step is not None:
             self._check_replay(step, kind)
 
-        return name, step
+        return step
+
+    def name(self, step_id: str) -> str:
+        """Give the unique name of a step that is called now."""
+        self.check(step_id)
+        return self._name(step_id)
 
     def check(self, step_id: str) -> None:
         """Make sure that a step can be called here and now."""

@@ -6,6 +6,7 @@ import collections.abc as cabc
 import contextlib
 import dataclasses
 import logging
+import math
 import typing as t
 
 from flask import after_this_request
@@ -196,8 +197,9 @@ class Call:
         attempt = self._attempt
         root = attempt.root
         assert root.suspended is not None
-        ready_at = root.suspended.wake_at
-        self._ending.suspend(ready_at, root.mark, errors, failure)
+        wake_at = root.suspended.wake_at
+        ready_at = None if math.isinf(wake_at) else wake_at
+        self._ending.suspend(wake_at, root.mark, errors, failure)
         now = attempt.now()
         execution = dataclasses.replace(
             attempt.execution,

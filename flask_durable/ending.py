@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import typing as t
 
@@ -13,6 +14,8 @@ from .records import StepRecord
 from .state import State
 
 logger = logging.getLogger(__name__)
+
+SUSPENDED = "is suspended for %.1f s"
 
 
 class Ending:
@@ -52,12 +55,21 @@ class Ending:
         self._check_lost()
         attempt = self._attempt
         self._state.store.suspend(
-            attempt.id, attempt.attempt, ready_at, mark, errors, failure
+            attempt.id,
+            attempt.attempt,
+            ready_at,
+            mark,
+            errors,
+            failure,
+            attempt.execution.wakes,
+            attempt.waits.values(),
         )
         self.end()
         delay = ready_at - attempt.now()
-        self._state.wake(delay)
-        self._log("is suspended for %.1f s", max(0.0, delay))
+        # What it waits for may have come meanwhile.
+        self._state.wake(0.0 if attempt.waits else delay)
+        what = "is suspended until it is woken" if math.isinf(delay) else SUSPENDED
+        self._log(what, *() if math.isinf(delay) else (max(0.0, delay),))
 
     def end(self) -> None:
         """Stop renewing: the row says that the attempt is over."""

@@ -131,6 +131,7 @@ def _new_execution(
         rejections=0,
         refusals=0,
         error=None,
+        wakes=0,
         now=now,
     )
 

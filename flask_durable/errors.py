@@ -6,6 +6,7 @@
       DurableError                 the library's errors
         StepError                  a step failed and its tries are used up
           StepInterruptedError     a step may have run, and is not run again
+          WaitTimeoutError         what a step waited for did not come in time
         StepOutputError            a step ran, but its result can't be stored
         NestedStepError            a step was called inside a step function
         MisplacedStepError         a step was called outside of a durable view
@@ -17,6 +18,9 @@
         SchemaError                the journal's tables are of another version
         JournalUnavailable         the journal's database can't be reached
         ExecutionNotFound          no execution has this id
+        CallbackError              a callback can't be completed
+          CallbackConflict         it was, with other data
+          CallbackGone             its time is over
       NonRetryableError            raised by users: no more tries
       RetryAfterError              raised by users: no try before then
     BaseException
@@ -76,6 +80,25 @@ class StepInterruptedError(StepError):
             f'Step "{self.step}" was cut off while it ran: whether it took effect is'
             " unknown, and it is not called again."
         )
+
+
+class WaitTimeoutError(StepError):
+    """What a step waited for did not come in time."""
+
+    def __str__(self) -> str:
+        return f'Step "{self.step}" waited in vain: {self.error_message}'
+
+
+class CallbackError(DurableError):
+    """A callback can't be completed."""
+
+
+class CallbackConflict(CallbackError):
+    """The callback was completed before, with other data."""
+
+
+class CallbackGone(CallbackError):
+    """The callback's time is over, or its execution has ended."""
 
 
 class StepOutputError(DurableError):
@@ -154,7 +177,8 @@ class RetryAfterError(Exception):
 class Suspended(BaseException):
     """Ends an attempt whose execution goes on later.
 
-    :param wake_at: when to go on, in seconds since the epoch
+    :param wake_at: when to go on, in seconds since the epoch; infinite if only a
+        waker tells
     """
 
     def __init__(self, wake_at: float) -> None:

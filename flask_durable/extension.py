@@ -24,6 +24,8 @@ from .arrival import MARK
 from .arrival import Options
 from .call import Call
 from .call import KEY
+from .callbacks import complete
+from .callbacks import send
 from .cli import durable_cli
 from .config import Config
 from .database import Database
@@ -36,6 +38,7 @@ from .state import Hooks
 from .state import opened_state
 from .state import State
 from .state import this_app
+from .waits import check_event
 from .web import make_blueprint
 
 F = t.TypeVar("F", bound=cabc.Callable[..., t.Any])
@@ -153,6 +156,42 @@ class FlaskDurable:
         :raises ValueError: if another class of this name is registered
         """
         self._hooks.codec.register(cls, encode, decode)
+
+    def send_event(
+        self,
+        event: str,
+        *,
+        key: str | None = None,
+        data: t.Any = None,
+        dedup: str | None = None,
+    ) -> bool:
+        """Send an event to every execution of the current app that waits for it.
+
+        Those that wait for it later get it, too, if they had begun by now.
+
+        :param event: its name
+        :param key: what tells it from others of the name
+        :param data: what waits give back, of any type that steps may return
+        :param dedup: a mark of this very event: a second one of the same name and
+            key with the same mark is left out
+        :return: whether it is new
+        :raises JournalUnavailable: if it could not be stored
+        """
+        check_event(event, key)
+        app = this_app()
+        return send(opened_state(app), event, key, data, dedup)
+
+    def complete_callback(self, token: str, data: t.Any) -> None:
+        """Hand data to a callback, in a view of your own such as a form's.
+
+        The same again changes nothing.
+
+        :param token: the callback's ``token``
+        :raises ExecutionNotFound: if the token is not ours
+        :raises CallbackConflict: if it was completed before with other data
+        :raises CallbackGone: if its time is over, or its execution has ended
+        """
+        complete(opened_state(this_app()), token, data)
 
     def start_dispatcher(self, app: Flask) -> None:
         """Begin to replay due executions in threads of this process now.

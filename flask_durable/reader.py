@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import typing as t
 
@@ -10,12 +11,14 @@ from .database import Database
 from .database import Rows
 from .database import Statement
 from .errors import ExecutionNotFound
+from .records import Event
 from .records import Execution
 from .records import Outgoing
 from .records import ReplayRecord
 from .records import RequestRecord
 from .records import ResponseRecord
 from .records import StepRecord
+from .records import Wait
 from .statements import Statements
 
 
@@ -72,6 +75,11 @@ class Reader:
         """Read the final response, if there is one."""
         head, body = self._one(self.sql.response, execution_id)
         return None if head is None else ResponseRecord(head, body)
+
+    def next_event(self, wait: Wait) -> Event | None:
+        """Read the first event that a wait is for, if it was sent by now."""
+        rows = self.ask(self.sql.next_event, **dataclasses.asdict(wait))
+        return Event(*rows[0]) if rows else None
 
     def journal(self, execution_id: str) -> list[StepRecord]:
         """Read all steps in the order of their first calls."""

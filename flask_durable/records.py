@@ -81,6 +81,10 @@ class StepRecord:
     error_type: str | None = None
     error: bytes | None = None
     output: bytes | None = None
+    topic: str | None = None
+    """What it waits for."""
+    event: int | None = None
+    """The number of the event that it got."""
 
     @property
     def is_outcome(self) -> bool:
@@ -105,6 +109,8 @@ class Execution:
     rejections: int
     refusals: int
     error: bytes | None
+    wakes: int
+    """How often it was woken so far."""
     now: float
     """The database's clock when this was read."""
 
@@ -159,6 +165,25 @@ class Held:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Event:
+    """An event that was sent."""
+
+    number: int
+    data: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wait:
+    """Which events an execution waits for."""
+
+    topic: str
+    after: int
+    """The number of the last event of the topic that it got."""
+    since: float
+    """The database's time when the execution began."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Leader:
     """The process that sends what is due to the queue that all share."""
 
@@ -201,8 +226,11 @@ class Failure:
 
 def qualified_name(error: BaseException) -> str:
     """Name an exception's class as it would be imported."""
-    cls = type(error)
+    return class_name(type(error))
 
+
+def class_name(cls: type) -> str:
+    """Name a class as it would be imported."""
     if cls.__module__ == "builtins":
         return cls.__qualname__
 

@@ -37,6 +37,21 @@ def read_link(app: Flask, token: str) -> str | None:
         return None
 
 
+def sign_callback(app: Flask, execution_id: str, step: str) -> str:
+    """Make the token by which a step's callback may be completed."""
+    return _serializer(app, "callback").dumps([execution_id, step])
+
+
+def read_callback(app: Flask, token: str) -> tuple[str, str] | None:
+    """Give the execution's id and the step's name, if the token is ours."""
+    try:
+        execution_id, step = _serializer(app, "callback").loads(token)
+    except BadSignature:
+        return None
+
+    return execution_id, step
+
+
 @dataclasses.dataclass(frozen=True)
 class Ticket:
     """The right to begin one attempt of one execution with one request."""
@@ -50,13 +65,13 @@ class Ticket:
 
 def sign_ticket(app: Flask, ticket: Ticket) -> str:
     """Make the value of the ``Durable-Replay`` header."""
-    return _serializer(app).dumps([*dataclasses.astuple(ticket), clock.now()])
+    return _serializer(app, "replay").dumps([*dataclasses.astuple(ticket), clock.now()])
 
 
 def read_ticket(app: Flask, value: str) -> Ticket | str:
     """Give the ticket, or a sentence that says why it is no good."""
     try:
-        *fields, made_at = _serializer(app).loads(value)
+        *fields, made_at = _serializer(app, "replay").loads(value)
     except BadSignature:
         return "its signature is not ours"
 
@@ -90,8 +105,8 @@ def _signer(app: Flask, purpose: str) -> Signer:
     return Signer(_keys(app), **_options(purpose))
 
 
-def _serializer(app: Flask) -> URLSafeSerializer:
-    options = _options("replay")
+def _serializer(app: Flask, purpose: str) -> URLSafeSerializer:
+    options = _options(purpose)
     salt = options.pop("salt")
     return URLSafeSerializer(_keys(app), salt=salt, signer_kwargs=options)
 

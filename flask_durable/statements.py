@@ -11,6 +11,7 @@ from sqlalchemy.dialects import sqlite
 from .database import Database
 from .database import db_now
 from .database import param
+from .tables import events
 from .tables import executions as e
 from .tables import steps as s
 
@@ -24,6 +25,7 @@ def constant(value: str) -> sa.ColumnElement[str]:
 
 
 RUNNING = constant("running")
+SUSPENDED = constant("suspended")
 MARKS = tuple(map(constant, ("running", "retrying", "sleeping", "waiting")))
 CLAIMABLE = (constant("pending"), constant("suspended"))
 
@@ -41,6 +43,7 @@ EXECUTION_COLUMNS = (
     e.c.rejections,
     e.c.refusals,
     e.c.error,
+    e.c.wakes,
     db_now().label("now"),
 )
 
@@ -56,6 +59,10 @@ STEP_COLUMNS = (
     s.c.wake_at,
     s.c.error_type,
 )
+
+
+JOURNAL = (s.c.error, s.c.output, s.c.topic, s.c.event)
+"""What a replay needs of a step beside that."""
 
 
 def column_param(column: sa.Column[t.Any]) -> sa.ColumnElement[t.Any]:
@@ -84,17 +91,15 @@ class Statements:
         self.mark = prepare(_record(insert, _suspended_now()))
         self.mark_running = prepare(_mark_running(insert))
         self.suspend = prepare(_suspend())
+        self.lock_topic = None if database.sqlite else prepare(_lock_topic())
+        self.next_event = prepare(_next_event())
         self.finish = prepare(_finish())
         self.nonce = prepare(
             sa.select(e.c.nonce).where(e.c.id == param("execution_id", sa.Text()))
         )
-        self.step_nonce = prepare(
-            sa.select(s.c.nonce).where(
-                s.c.execution_id == param("execution_id", sa.Text()),
-                s.c.id == param("id", sa.Text()),
-            )
-        )
-        self.journal = prepare(_steps(s.c.error, s.c.output).order_by(s.c.position))
+        self.step_nonce = prepare(_of_step(s.c.nonce))
+        self.step_status = prepare(_of_step(s.c.status))
+        self.journal = prepare(_steps(*JOURNAL).order_by(s.c.position))
         self.newest_steps = prepare(
             _steps()
             .order_by(sa.case((s.c.status.in_(MARKS), 0), else_=1))
@@ -111,6 +116,13 @@ class Statements:
 
 def _by_id(*columns: sa.ColumnElement[t.Any]) -> Select:
     return sa.select(*columns).where(e.c.id == param("execution_id", sa.Text()))
+
+
+def _of_step(column: sa.Column[t.Any]) -> Select:
+    return sa.select(column).where(
+        s.c.execution_id == param("execution_id", sa.Text()),
+        s.c.id == param("id", sa.Text()),
+    )
 
 
 def _steps(*more: sa.Column[t.Any]) -> Select:
@@ -212,19 +224,43 @@ def _mark_running(insert: t.Any) -> t.Any:
 
 
 def _suspend() -> sa.Update:
+    # Who was woken meanwhile goes on at once: what it waits for may be there.
+    ready = sa.case(
+        (e.c.wakes != param("wakes", sa.Integer()), db_now()),
+        else_=column_param(e.c.ready_at),
+    )
     return (
         e.update()
         .where(mine())
         .values(
-            status=constant("suspended"),
+            status=SUSPENDED,
             nonce=column_param(e.c.nonce),
-            ready_at=column_param(e.c.ready_at),
-            due_at=column_param(e.c.ready_at),
+            ready_at=ready,
+            due_at=ready,
             errors=column_param(e.c.errors),
             error=column_param(e.c.error),
             crashes=0,
         )
         .returning(e.c.id)
+    )
+
+
+def _lock_topic() -> Select:
+    """Let nobody send to a topic or begin to wait for it until we commit."""
+    key = sa.func.hashtextextended(param("topic", sa.Text()), 0)
+    return sa.select(sa.func.pg_advisory_xact_lock(key))
+
+
+def _next_event() -> Select:
+    return (
+        sa.select(events.c.number, events.c.data)
+        .where(
+            events.c.topic == param("topic", sa.Text()),
+            events.c.number > param("after", sa.BigInteger()),
+            events.c.created_at >= param("since", sa.Double()),
+        )
+        .order_by(events.c.number)
+        .limit(1)
     )
 
 

@@ -23,7 +23,7 @@ MAX_STEPS = 100
 
 REL = 'rel="status"'
 
-_WAITS = {"sleeping": "sleep", "retrying": "retry"}
+_WAITS = {"sleeping", "retrying", "waiting"}
 
 
 def status_url(execution_id: str) -> str:
@@ -83,15 +83,15 @@ def _waiting_for(
     if execution.status != "suspended":
         return None
 
-    waiting = [step for step in steps if step.status in _WAITS and step.wake_at]
+    waiting = [step for step in steps if step.status in _WAITS]
 
     if not waiting:
         until = clock.isoformat(execution.ready_at)
         return {"kind": "retry", "step": None, "until": until}
 
-    first = min(waiting, key=lambda step: step.wake_at or 0.0)
+    first = min(waiting, key=lambda step: step.wake_at or math.inf)
     return {
-        "kind": _WAITS[first.status],
+        "kind": "retry" if first.status == "retrying" else first.kind,
         "step": first.id,
         "until": clock.isoformat(first.wake_at),
     }

@@ -14,15 +14,22 @@ import sqlalchemy as sa
 from . import clock
 from .attempt import current_scope
 from .attempt import Scope
+from .callbacks import Callback
 from .errors import MisplacedStepError
 from .parallel import results_of
 from .parallel import run_branches
+from .polls import run_poll
 from .records import StepRecord
 from .retry import check_retry
 from .retry import Retry
 from .transactions import run_transaction
 from .tries import replay_outcome
 from .tries import run_step
+from .waits import check_event
+from .waits import check_timeout
+from .waits import event_topic
+from .waits import Timeout
+from .waits import Waiting
 
 P = t.ParamSpec("P")
 T = t.TypeVar("T")
@@ -216,6 +223,61 @@ class Steps:
         until = when.timestamp()
         clock.duration(until - clock.now())
         _sleep(get_scope(), id, lambda: until)
+
+    def wait_for_event(
+        self, id: str, event: str, /, *, key: str | None = None, timeout: Timeout = None
+    ) -> t.Any:
+        """Go on when an event is sent, and give its data; no thread is held.
+
+        One that was sent since the execution began is not missed. A second wait for
+        the same event and key gets the next one.
+
+        :param event: the name by which ``durable.send_event`` sends it
+        :param key: what tells it from others of the name, such as an order's number
+        :param timeout: how long to wait, in seconds or as a ``timedelta``, from the
+            first time that the view comes here
+        :raises WaitTimeoutError: if it did not come in time
+        """
+        check_id(id)
+        check_event(event, key)
+        seconds = check_timeout(id, timeout)
+        scope = get_scope()
+        topic = event_topic(scope.attempt.state.store.app, event, key)
+        name, found = scope.enter(id, "event")
+        return Waiting(scope, name, found, "event", topic, seconds).result()
+
+    def callback(self, id: str, /) -> Callback:
+        """Make a link that somebody answers once, and wait for the answer later."""
+        check_id(id)
+        scope = get_scope()
+        return Callback(scope, scope.name(id))
+
+    def poll(
+        self,
+        id: str,
+        check: cabc.Callable[..., t.Any],
+        /,
+        *args: t.Any,
+        every: float | dt.timedelta = 5.0,
+        timeout: Timeout = None,
+    ) -> t.Any:
+        """Call a function until what it returns is true, and give that back.
+
+        No thread is held between the calls.
+
+        :param every: the time between two calls, in seconds or as a ``timedelta``
+        :param timeout: how long to go on, from the first call
+        :raises WaitTimeoutError: if the last call in that time gave nothing
+        :raises StepError: if calls failed so often in a row that none is left
+        """
+        check_id(id)
+        _check_function(id, check, "poll")
+        pause = check_timeout(id, every)
+        seconds = check_timeout(id, timeout)
+        scope = get_scope()
+        retry = self._retry or scope.attempt.retry
+        call = functools.partial(check, *args)
+        return run_poll(scope, id, call, retry, pause or 0.0, seconds)
 
 
 def get_scope() -> Scope:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections.abc as cabc
+import dataclasses
+import math
 import typing as t
 
 import sqlalchemy as sa
@@ -18,6 +20,7 @@ from .records import ExecutionStatus
 from .records import RequestRecord
 from .records import ResponseRecord
 from .records import StepRecord
+from .records import Wait
 
 OUTAGE_PATIENCE = 30.0
 """Seconds for which an attempt's writes wait for a database that is away."""
@@ -193,20 +196,30 @@ class Store(Reader):
         mark: StepRecord | None = None,
         errors: int = 0,
         error: bytes | None = None,
+        wakes: int = 0,
+        waits: cabc.Iterable[Wait] = (),
     ) -> None:
         """End an attempt and have the next one start at a given time.
 
+        It starts at once if something woke the execution since the attempt began.
+
+        :param ready_at: the time; infinite if only a waker ends it
         :param mark: a step's mark to commit with it
         :param errors: how many attempts in a row ended in an error
+        :param wakes: how often it had been woken when the attempt began
+        :param waits: the events that it waits for
         """
         nonce = new_nonce()
         key = {"execution_id": execution_id, "attempt": attempt}
 
         def update(connection: sa.Connection) -> bool:
             with self.database.transaction(connection):
+                there = self._any_event(connection, waits)
                 rows = self.sql.suspend(
                     connection,
-                    ready_at=ready_at,
+                    # A number that no counter has says that it was woken.
+                    wakes=-1 if there else wakes,
+                    ready_at=None if math.isinf(ready_at) else ready_at,
                     errors=errors,
                     error=error,
                     nonce=nonce,
@@ -221,6 +234,26 @@ class Store(Reader):
             return bool(rows) or self._wrote_execution(connection, execution_id, nonce)
 
         self._fenced(update, execution_id, attempt)
+
+    def _any_event(self, connection: sa.Connection, waits: cabc.Iterable[Wait]) -> bool:
+        """Tell whether one of several events is there; no other can come until we
+        commit, by which senders see that it is waited for."""
+        found = False
+
+        for wait in sorted(waits, key=lambda wait: wait.topic):
+            self.lock_topic(connection, wait.topic)
+            values = dataclasses.asdict(wait)
+            found = bool(self.sql.next_event(connection, **values)) or found
+
+        return found
+
+    def lock_topic(self, connection: sa.Connection, topic: str) -> None:
+        """Keep others from sending to a topic, and from beginning to wait for it.
+
+        A SQLite transaction has the whole file to itself.
+        """
+        if self.sql.lock_topic is not None:
+            self.sql.lock_topic(connection, topic=topic)
 
     def finish(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = "0002"
+SCHEMA_VERSION = "0003"
 
 metadata = sa.MetaData()
 
@@ -47,6 +47,8 @@ executions = sa.Table(
     sa.Column("response", sa.LargeBinary),
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("response_body", sa.LargeBinary),
+    # How often something woke it: a suspension that was overtaken by one is short.
+    sa.Column("wakes", sa.Integer, nullable=False, server_default="0"),
 )
 
 sa.Index(
@@ -83,7 +85,38 @@ steps = sa.Table(
     sa.Column("error_type", sa.Text),
     sa.Column("error", sa.LargeBinary),
     sa.Column("output", sa.LargeBinary),
+    # What it waits for, and the number of the event that it got.
+    sa.Column("topic", sa.Text),
+    sa.Column("event", sa.BigInteger),
 )
+
+_waiting = steps.c.status == sa.literal_column("'waiting'")
+sa.Index(
+    "ix_durable_steps_waiting",
+    steps.c.topic,
+    postgresql_where=_waiting,
+    sqlite_where=_waiting,
+)
+
+# Events that were sent, in the order of their commits topic by topic.
+events = sa.Table(
+    "durable_events",
+    metadata,
+    sa.Column(
+        "number",
+        sa.BigInteger().with_variant(sa.Integer, "sqlite"),
+        primary_key=True,
+        autoincrement=True,
+    ),
+    sa.Column("topic", sa.Text, nullable=False),
+    # A mark of the sender's by which a second one of the same is left out.
+    sa.Column("dedup", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+
+sa.Index("ix_durable_events_topic", events.c.topic, events.c.number)
+sa.Index("ix_durable_events_dedup", events.c.topic, events.c.dedup, unique=True)
 
 # Which process sends what is due to a queue that all share, app by app.
 leaders = sa.Table(

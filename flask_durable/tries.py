@@ -20,9 +20,11 @@ from .errors import MISUSE
 from .errors import StepError
 from .errors import StepInterruptedError
 from .errors import StepOutputError
+from .errors import WaitTimeoutError
 from .httperrors import http_error
 from .httperrors import http_parts
 from .ids import idempotency_key
+from .records import class_name
 from .records import Failure
 from .records import StepRecord
 from .records import StepStatus
@@ -72,7 +74,7 @@ def replay_outcome(scope: Scope, step: StepRecord) -> t.Any:
     if step.error_type == OUTPUT_ERROR:
         raise StepOutputError(failure.message)
 
-    cls = StepInterruptedError if step.status == "interrupted" else StepError
+    cls = _OWN_ERRORS.get(failure.type, StepError)
     raise cls(step.id, step.tries, failure.type, failure.message)
 
 
@@ -99,7 +101,8 @@ class StepTries:
         self.retry = retry
         # A crash is no try: one that was running when its process died is
         # begun again under the same number.
-        failed = found.tries if found and found.status == "retrying" else 0
+        counted = found is not None and found.status in ("retrying", "waiting")
+        failed = found.tries if found and counted else 0
         self.step = StepRecord(
             id=name,
             kind=self.kind,
@@ -119,11 +122,12 @@ class StepTries:
         """
         if found is not None and found.status == "running":
             self.step = dataclasses.replace(self.step, tries=found.tries)
-            error = StepInterruptedError(self.step.id, found.tries, "", "")
-            failure = Failure.of(error)
-            logger.error("Execution %s: %s", self.attempt.id, error)
+            failure = Failure(INTERRUPTED_ERROR, "its process ended meanwhile")
             self._record("interrupted", failure=failure)
-            error.error_type, error.error_message = failure.type, failure.message
+            error = StepInterruptedError(
+                self.step.id, found.tries, failure.type, failure.message
+            )
+            logger.error("Execution %s: %s", self.attempt.id, error)
             raise error
 
         self.attempt.ensure_lease()
@@ -284,7 +288,11 @@ class StepTries:
         )
 
 
-OUTPUT_ERROR = f"{StepOutputError.__module__}.{StepOutputError.__qualname__}"
+OUTPUT_ERROR = class_name(StepOutputError)
+TIMEOUT_ERROR = class_name(WaitTimeoutError)
+INTERRUPTED_ERROR = class_name(StepInterruptedError)
+
+_OWN_ERRORS = {TIMEOUT_ERROR: WaitTimeoutError, INTERRUPTED_ERROR: StepInterruptedError}
 
 
 def _too_big(size: int, key: str, limit: int) -> str:

@@ -12,6 +12,7 @@ from flask_durable.replay import replay
 from flask_durable.state import get_state
 from flask_durable.state import State
 from flask_durable.sweeper import Sweeper
+from flask_durable.tables import events
 from flask_durable.tables import executions
 from flask_durable.tables import steps
 
@@ -59,13 +60,12 @@ class Drive:
         return hands.sent
 
     def advance(self, seconds: float) -> None:
-        """Turn the clock: every stored wake time moves nearer."""
+        """Turn the clock: every stored time moves back."""
 
         def shift(connection: t.Any) -> None:
-            e, s = executions, steps
-            moved = {"ready_at": e.c.ready_at - seconds, "due_at": e.c.due_at - seconds}
-            connection.execute(e.update().values(moved))
-            connection.execute(s.update().values(wake_at=s.c.wake_at - seconds))
+            for table in (executions, steps, events):
+                moved = {c: c - seconds for c in table.c if c.name.endswith("_at")}
+                connection.execute(table.update().values(moved))
 
         self.state.store.database.run(shift)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import typing as t
 
 from flask import Blueprint
@@ -10,7 +11,10 @@ from flask import render_template
 from flask import request
 from werkzeug.wrappers import Response
 
+from ..callbacks import complete
 from ..capture import stored_response
+from ..errors import CallbackConflict
+from ..errors import CallbackGone
 from ..errors import ExecutionNotFound
 from ..errors import JournalUnavailable
 from ..problems import Problem
@@ -41,6 +45,9 @@ def make_blueprint(prefix: str, host_matching: bool) -> Blueprint:
     rule = "/executions/<token>"
     blueprint.add_url_rule(rule, "status", status, host=host)
     blueprint.add_url_rule(f"{rule}/response", "response", response, host=host)
+    blueprint.add_url_rule(
+        "/callbacks/<token>", "callback", callback, methods=["POST"], host=host
+    )
     blueprint.register_error_handler(JournalUnavailable, _unavailable)
 
     if host_matching:
@@ -91,6 +98,36 @@ def response(token: str) -> Response:
         return _named(problem_response(507, detail, execution=execution.id), execution)
 
     return _named(_not_stored(stored_response(record, record.body)), execution)
+
+
+def callback(token: str) -> Response:
+    """Hand the JSON of the request to a callback."""
+    state = get_state(this_app())
+    limit = state.config.max_output_bytes
+
+    if (request.content_length or 0) > limit:
+        raise Problem(413, f"The data is over the limit of {limit} bytes.")
+
+    request.max_content_length = limit
+    data = _json()
+
+    try:
+        complete(state, token, data)
+    except ExecutionNotFound:
+        raise Problem(404, "There is no callback behind this link.") from None
+    except CallbackConflict:
+        raise Problem(409, "The callback was completed with other data.") from None
+    except CallbackGone:
+        raise Problem(410, "The callback's time is over.") from None
+
+    return _not_stored(Response(status=204))
+
+
+def _json() -> t.Any:
+    try:
+        return json.loads(request.get_data())
+    except ValueError:
+        raise Problem(400, "A callback takes JSON.") from None
 
 
 def _find(token: str) -> tuple[State, Execution]:

@@ -1,0 +1,175 @@
+"""Steps that wait for something that others send, without holding a thread."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+import math
+import typing as t
+
+import sqlalchemy as sa
+
+from . import clock
+from .attempt import Scope
+from .records import Event
+from .records import Failure
+from .records import StepRecord
+from .records import Wait
+from .tries import replay_outcome
+from .tries import TIMEOUT_ERROR
+
+Timeout = float | dt.timedelta | None
+
+
+def event_topic(app: str, name: str, key: str | None) -> str:
+    """Name what a wait for an event is for."""
+    return json.dumps([app, "event", name, key])
+
+
+def check_event(name: str, key: str | None) -> None:
+    """Make sure that an event can have a name and a key.
+
+    :raises TypeError: if they are no strings
+    """
+    if not isinstance(name, str) or not isinstance(key, str | None):
+        raise TypeError(
+            f"An event's name and key are strings, not {name!r} and {key!r}."
+        )
+
+
+def callback_topic(execution_id: str, step: str) -> str:
+    """Name what a wait for a callback is for."""
+    return json.dumps([execution_id, "callback", step])
+
+
+def check_timeout(step_id: str, timeout: Timeout) -> float | None:
+    """Give a time-out in seconds.
+
+    :raises ValueError: if it is no time to wait
+    """
+    if timeout is None:
+        return None
+
+    try:
+        seconds = clock.duration(timeout)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f'Step "{step_id}" can\'t wait so long: {error}') from None
+
+    if seconds < 0:
+        raise ValueError(f'Step "{step_id}" can\'t wait for {timeout!r}.')
+
+    return seconds
+
+
+class Waiting:
+    """One step's wait for the next event of a topic.
+
+    :param name: the step's unique name
+    :param found: what the journal has of it
+    :param timeout: seconds from the first time that the view waited
+    """
+
+    def __init__(
+        self,
+        scope: Scope,
+        name: str,
+        found: StepRecord | None,
+        kind: str,
+        topic: str,
+        timeout: float | None,
+    ) -> None:
+        self.scope = scope
+        self.attempt = scope.attempt
+        self.found = found
+        self.topic = topic
+        self.step = found or self._first(name, kind, timeout)
+
+    def _first(self, name: str, kind: str, timeout: float | None) -> StepRecord:
+        now = self.attempt.now()
+        return StepRecord(
+            id=name,
+            kind=kind,
+            status="waiting",
+            tries=1,
+            position=self.attempt.next_position(),
+            attempt=self.attempt.attempt,
+            started_at=now,
+            wake_at=None if timeout is None else now + timeout,
+            topic=self.topic,
+        )
+
+    def result(self) -> t.Any:
+        """Give what the event brought.
+
+        :raises Suspended: if it is not there yet
+        :raises WaitTimeoutError: if it did not come in time
+        """
+        if self.found is not None and self.found.is_outcome:
+            return replay_outcome(self.scope, self.found)
+
+        with self.attempt.receiving(self.topic) as wait:
+            event = self.attempt.state.store.next_event(wait)
+
+            if event is not None:
+                return self._received(event)
+
+            if self._is_over():
+                return self._time_out(wait)
+
+        raise self._suspend(wait)
+
+    def _suspend(self, wait: Wait) -> BaseException:
+        self.attempt.waits[self.topic] = wait
+        moved = self.found is not None and self.found.topic != self.topic
+        mark = dataclasses.replace(self.step, topic=self.topic)
+        wake_at = math.inf if mark.wake_at is None else mark.wake_at
+        return self.scope.suspend(wake_at, None if self.found and not moved else mark)
+
+    def _is_over(self) -> bool:
+        wake_at = self.step.wake_at
+        return wake_at is not None and wake_at <= self.attempt.now()
+
+    def _received(self, event: Event) -> t.Any:
+        self.attempt.ensure_lease()
+        step = self._completed(event)
+        self.attempt.record(step)
+        return replay_outcome(self.scope, step)
+
+    def _time_out(self, wait: Wait) -> t.Any:
+        """Commit that nothing came, unless it comes at this very moment."""
+        store = self.attempt.state.store
+
+        def work(connection: sa.Connection) -> StepRecord:
+            store.lock_topic(connection, self.topic)
+            rows = store.sql.next_event(connection, **dataclasses.asdict(wait))
+            return self._completed(Event(*rows[0])) if rows else self._failed()
+
+        self.attempt.ensure_lease()
+        return replay_outcome(self.scope, self.attempt.transact(work))
+
+    def _completed(self, event: Event) -> StepRecord:
+        return dataclasses.replace(
+            self.step,
+            status="completed",
+            finished_at=self.attempt.now(),
+            output=event.data,
+            event=event.number,
+            topic=self.topic,
+        )
+
+    def _failed(self) -> StepRecord:
+        return timed_out(self.step, self.attempt.now())
+
+
+def timed_out(step: StepRecord, now: float) -> StepRecord:
+    """Give the outcome of a wait that took too long."""
+    waited = (step.wake_at or now) - step.started_at
+    failure = Failure(TIMEOUT_ERROR, f"nothing came within {waited:g} s")
+    return dataclasses.replace(
+        step,
+        status="failed",
+        finished_at=now,
+        error_type=failure.type,
+        error=failure.encode(),
+    )
