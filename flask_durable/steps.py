@@ -19,11 +19,10 @@ from .errors import MisplacedStepError
 from .parallel import results_of
 from .parallel import run_branches
 from .polls import run_poll
-from .records import StepRecord
 from .retry import check_retry
 from .retry import Retry
+from .sleeps import run_sleep
 from .transactions import run_transaction
-from .tries import replay_outcome
 from .tries import run_step
 from .waits import check_event
 from .waits import check_timeout
@@ -204,7 +203,8 @@ class Steps:
             raise type(error)(f'Step "{id}" can\'t sleep so long: {error}') from None
 
         scope = get_scope()
-        _sleep(scope, id, lambda: scope.attempt.now() + seconds)
+        check_id(id)
+        run_sleep(scope, id, lambda: scope.attempt.now() + seconds)
 
     def sleep_until(self, id: str, when: dt.datetime, /) -> None:
         """Go on at a given time; until then no thread is held.
@@ -222,7 +222,8 @@ class Steps:
 
         until = when.timestamp()
         clock.duration(until - clock.now())
-        _sleep(get_scope(), id, lambda: until)
+        check_id(id)
+        run_sleep(get_scope(), id, lambda: until)
 
     def wait_for_event(
         self, id: str, event: str, /, *, key: str | None = None, timeout: Timeout = None
@@ -324,32 +325,3 @@ def _broken(text: str) -> bool:
 def _check_workers(max_workers: int) -> None:
     if max_workers < 1:
         raise ValueError(f"max_workers must be at least 1, not {max_workers}.")
-
-
-def _sleep(scope: Scope, step_id: str, until: cabc.Callable[[], float]) -> None:
-    check_id(step_id)
-    name, found = scope.enter(step_id, "sleep")
-    attempt = scope.attempt
-
-    if found is not None and found.is_outcome:
-        replay_outcome(scope, found)
-        return
-
-    now = attempt.now()
-    step = found or StepRecord(
-        id=name,
-        kind="sleep",
-        status="sleeping",
-        tries=1,
-        position=attempt.next_position(),
-        attempt=attempt.attempt,
-        started_at=now,
-        wake_at=until(),
-    )
-    wake_at = t.cast(float, step.wake_at)
-
-    if wake_at > now:
-        raise scope.suspend(wake_at, None if found else step)
-
-    attempt.ensure_lease()
-    attempt.record(dataclasses.replace(step, status="completed", finished_at=now))

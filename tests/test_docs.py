@@ -267,6 +267,50 @@ def test_a_factory_shares_the_apps_database(
         module.db.engine.dispose()
 
 
+def test_a_step_commits_with_the_apps_rows(
+    load: Load, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both entries, once."""
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    monkeypatch.setenv("FLASK_SQLALCHEMY_DATABASE_URI", url)
+    module, client, drive = load("ledger")
+    order = {"from": "ada", "to": "bob", "amount": 5}
+    assert client.post("/transfers", json=order).json == {"entry": 2}
+
+    with drive.app.app_context():
+        query = module.db.select(module.Entry.account, module.Entry.amount)
+        rows = module.db.session.execute(query).all()
+        assert [tuple(row) for row in rows] == [("ada", -5), ("bob", 5)]
+        module.db.engine.dispose()
+
+
+def test_an_expense_is_approved_and_paid(
+    load: Load, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By a person's form, and the bank's webhook, which comes twice."""
+    _, client, drive = load("approval")
+    claim = {"manager": "bob", "what": "a train", "number": "E1"}
+    answer = client.post("/expenses", json=claim)
+    link = capsys.readouterr().out.split()[-1]
+    assert client.post(link, data={"answer": "yes", "name": "bob"}).status_code == 200
+    drive.run_due()
+    assert drive.status(answer)["waiting_for"]["kind"] == "event"
+
+    for _ in range(2):
+        message = {"reference": "E1", "date": "2030-01-01", "id": "m1"}
+        assert client.post("/bank", json=message).status_code == 204
+
+    final = drive.finish(answer).json
+    assert final == {"approved_by": "bob", "paid_on": "2030-01-01"}
+
+
+def test_nobody_approves(load: Load) -> None:
+    """After three days the view says so."""
+    _, client, drive = load("approval")
+    claim = {"manager": "bob", "what": "a train", "number": "E1"}
+    assert drive.finish(client.post("/expenses", json=claim)).status_code == 504
+
+
 def test_a_proxys_address_stays_through_a_replay(load: Load) -> None:
     """Links and the replayed request have the address that the client used."""
     _, client, drive = load("behind_proxy")

@@ -1,0 +1,48 @@
+"""Durable timers."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import dataclasses
+import typing as t
+
+from .attempt import Attempt
+from .attempt import Scope
+from .records import StepRecord
+from .tries import replay_outcome
+
+
+def run_sleep(scope: Scope, step_id: str, until: cabc.Callable[[], float]) -> None:
+    """Return if a time has come, else suspend until then.
+
+    :param until: gives the time, in seconds since the epoch; asked once
+    """
+    name, found = scope.enter(step_id, "sleep")
+    attempt = scope.attempt
+
+    if found is not None and found.is_outcome:
+        replay_outcome(scope, found)
+        return
+
+    now = attempt.now()
+    step = found or _first(attempt, name, now, until())
+    wake_at = t.cast(float, step.wake_at)
+
+    if wake_at > now:
+        raise scope.suspend(wake_at, None if found else step)
+
+    attempt.ensure_lease()
+    attempt.record(dataclasses.replace(step, status="completed", finished_at=now))
+
+
+def _first(attempt: Attempt, name: str, now: float, wake_at: float) -> StepRecord:
+    return StepRecord(
+        id=name,
+        kind="sleep",
+        status="sleeping",
+        tries=1,
+        position=attempt.next_position(),
+        attempt=attempt.attempt,
+        started_at=now,
+        wake_at=wake_at,
+    )
