@@ -15,13 +15,13 @@ import threading
 import sqlalchemy as sa
 
 from . import clock
-from .errors import DuplicateStepError
 from .errors import LeaseLostError
 from .errors import MisplacedStepError
 from .errors import NestedStepError
 from .errors import NonDeterminismError
 from .errors import Suspended
 from .heartbeat import Lease
+from .names import Names
 from .records import Execution
 from .records import StepRecord
 from .records import Wait
@@ -176,11 +176,7 @@ class Attempt:
 
 
 class Scope:
-    """One line of calls: the view itself, or a branch of ``step.parallel``.
-
-    It makes ids unique in the order of its calls, which is the same in each
-    attempt; the order across branches is not.
-    """
+    """One line of calls: the view itself, or a branch of ``step.parallel``."""
 
     def __init__(self, attempt: Attempt, parent: Scope | None = None) -> None:
         self.attempt = attempt
@@ -188,10 +184,8 @@ class Scope:
         self.suspended: Suspended | None = None
         self.mark: StepRecord | None = None
         """A mark that is committed with the suspension."""
-        self._counts: dict[str, int] = {}
+        self.names: Names = Names(parent.names if parent else None)
         self._last_position = -1
-        self._claims: dict[str, Scope] = {}
-        """Which branch used which id, in the parallel call under way."""
 
     @property
     def is_branch(self) -> bool:
@@ -218,7 +212,7 @@ class Scope:
     def name(self, step_id: str) -> str:
         """Give the unique name of a step that is called now."""
         self.check(step_id)
-        return self._name(step_id)
+        return self.names.make(step_id)
 
     def check(self, step_id: str) -> None:
         """Make sure that a step can be called here and now."""
@@ -263,45 +257,7 @@ class Scope:
 
     def join(self, branches: cabc.Iterable[Scope]) -> None:
         """Take over the ids that branches used."""
-        self._claims.clear()
-
-        for branch in branches:
-            for name, count in branch._counts.items():
-                self._counts[name] = self._counts.get(name, 0) + count
-
-    def _name(self, step_id: str) -> str:
-        name = step_id
-        self._claim(name)
-        count = self._count(name) + 1
-
-        while self._count(name):
-            name = f"{step_id}#{count}"
-            count += 1
-
-        for used in {step_id, name}:
-            self._counts[used] = self._counts.get(used, 0) + 1
-
-        if name != step_id:
-            self._claim(name)
-
-        return name
-
-    def _count(self, name: str) -> int:
-        above = self.parent._count(name) if self.parent else 0
-        return above + self._counts.get(name, 0)
-
-    def _claim(self, name: str) -> None:
-        """Make sure that no branch beside this one used the id."""
-        branch = self
-
-        while branch.parent is not None:
-            if branch.parent._claims.setdefault(name, branch) is not branch:
-                raise DuplicateStepError(
-                    f'Two parallel branches used the step id "{name}", so its order'
-                    " would not be stable: give each branch ids of its own."
-                )
-
-            branch = branch.parent
+        self.names.join(branch.names for branch in branches)
 
     def _check_replay(self, step: StepRecord, kind: str) -> None:
         if step.kind != kind:

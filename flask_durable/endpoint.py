@@ -131,7 +131,6 @@ def _new_execution(
         rejections=0,
         refusals=0,
         error=None,
-        wakes=0,
         now=now,
     )
 

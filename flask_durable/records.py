@@ -10,6 +10,12 @@ import typing as t
 ExecutionStatus = t.Literal[
     "pending", "running", "suspended", "completed", "failed", "cancelled"
 ]
+Role = t.Literal["view", "on_failure"]
+"""What an execution runs: its endpoint's view, or what follows a failure."""
+
+AFTER_FAILURE = "!"
+"""The parent's step of what follows its failure; no step has such an id."""
+
 StepStatus = t.Literal[
     "running", "retrying", "sleeping", "waiting", "completed", "failed", "interrupted"
 ]
@@ -109,10 +115,17 @@ class Execution:
     rejections: int
     refusals: int
     error: bytes | None
-    wakes: int
-    """How often it was woken so far."""
     now: float
     """The database's clock when this was read."""
+    wakes: int = 0
+    """How often it was woken so far."""
+    role: Role = "view"
+    parent_id: str | None = None
+    parent_step: str | None = None
+    cancel_requested: int = 0
+    on_failure: int = 0
+    """Whether something follows its failure."""
+    deadline_at: float | None = None
 
     @property
     def ended(self) -> bool:
@@ -162,6 +175,18 @@ class Held:
     crashes: int
     progressed: bool
     """Whether this attempt committed an outcome."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EndedRow:
+    """An execution that ends in the transaction under way."""
+
+    id: str
+    status: ExecutionStatus
+    role: Role
+    parent_id: str | None
+    parent_step: str | None
+    on_failure: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

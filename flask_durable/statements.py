@@ -43,9 +43,25 @@ EXECUTION_COLUMNS = (
     e.c.rejections,
     e.c.refusals,
     e.c.error,
-    e.c.wakes,
     db_now().label("now"),
+    e.c.wakes,
+    e.c.role,
+    e.c.parent_id,
+    e.c.parent_step,
+    e.c.cancel_requested,
+    e.c.on_failure,
+    e.c.deadline_at,
 )
+
+ENDED_COLUMNS = (
+    e.c.id,
+    e.c.status,
+    e.c.role,
+    e.c.parent_id,
+    e.c.parent_step,
+    e.c.on_failure,
+)
+"""What those need to know who follow up an end."""
 
 STEP_COLUMNS = (
     s.c.id,
@@ -86,6 +102,7 @@ class Statements:
         prepare = database.prepare
         insert = sqlite.insert if database.sqlite else postgresql.insert
         self.begin = prepare(_begin(insert))
+        self.start = prepare(_start(insert))
         self.claim = prepare(_claim())
         self.record = prepare(_record(insert, mine()))
         self.mark = prepare(_record(insert, _suspended_now()))
@@ -132,17 +149,32 @@ def _steps(*more: sa.Column[t.Any]) -> Select:
 
 
 def _begin(insert: t.Any) -> t.Any:
+    """Store an execution whose first attempt is running."""
     end = db_now() + param("lease", sa.Double())
-    given = (e.c.id, e.c.app, e.c.endpoint, e.c.owner, e.c.nonce, e.c.digest)
+    return _new(
+        insert, status=RUNNING, attempt=1, owner=column_param(e.c.owner), ready_at=end
+    )
+
+
+def _start(insert: t.Any) -> t.Any:
+    """Store an execution whose first attempt may begin."""
+    return _new(
+        insert, status=constant("pending"), attempt=0, owner=None, ready_at=db_now()
+    )
+
+
+def _new(insert: t.Any, **values: t.Any) -> t.Any:
+    given = (e.c.id, e.c.app, e.c.endpoint, e.c.nonce, e.c.digest, e.c.on_failure)
     blobs = (e.c.identity, e.c.request, e.c.secrets, e.c.body)
+    parent = (e.c.parent_id, e.c.parent_step)
     return (
         insert(e)
-        .values({column: column_param(column) for column in (*given, *blobs)})
-        .values(status=RUNNING, attempt=1, ready_at=end, due_at=end)
-        .values(created_at=db_now())
+        .values({column: column_param(column) for column in (*given, *blobs, *parent)})
+        .values(**values, due_at=values["ready_at"], created_at=db_now())
+        .values(deadline_at=db_now() + param("deadline", sa.Double()))
         .values(looks=0, crashes=0, errors=0, rejections=0, refusals=0)
         # One that is sent again may meet itself, on its way all the time.
-        .on_conflict_do_nothing(index_elements=[e.c.id])
+        .on_conflict_do_nothing()
         .returning(e.c.created_at)
     )
 
@@ -198,7 +230,15 @@ def _record(insert: t.Any, fence: sa.ColumnElement[bool]) -> t.Any:
         index_elements=[s.c.execution_id, s.c.id],
         set_={c.name: statement.excluded[c.name] for c in s.c if c.name not in kept},
         where=s.c.status.in_(MARKS),
-    ).returning(s.c.id)
+    ).returning(s.c.id, _asked_to_end())
+
+
+def _asked_to_end() -> t.Any:
+    return (
+        sa.select(e.c.cancel_requested)
+        .where(e.c.id == param("execution_id", sa.Text()))
+        .scalar_subquery()
+    )
 
 
 def _mark_running(insert: t.Any) -> t.Any:
@@ -282,5 +322,5 @@ def _finish() -> sa.Update:
         e.update()
         .where(mine())
         .values(status=column_param(e.c.status), **ended())
-        .returning(e.c.id)
+        .returning(*ENDED_COLUMNS)
     )

@@ -15,6 +15,7 @@ from .errors import JournalUnavailable
 from .errors import LeaseLostError
 from .ids import new_nonce
 from .reader import Reader
+from .records import EndedRow
 from .records import Execution
 from .records import ExecutionStatus
 from .records import RequestRecord
@@ -24,6 +25,18 @@ from .records import Wait
 
 OUTAGE_PATIENCE = 30.0
 """Seconds for which an attempt's writes wait for a database that is away."""
+
+
+class FollowUp(t.Protocol):
+    """Does what follows an execution's end, in the transaction that ends it."""
+
+    def lock(
+        self, connection: sa.Connection, parent_id: str | None, step: str | None
+    ) -> None:
+        """Lock what it will touch before the row that ends."""
+
+    def __call__(self, connection: sa.Connection, ended: EndedRow) -> None:
+        """Do it."""
 
 
 class Store(Reader):
@@ -37,9 +50,13 @@ class Store(Reader):
         lease: float,
         request: RequestRecord,
         identity: bytes | None,
+        on_failure: bool = False,
+        deadline: float | None = None,
     ) -> float:
         """Store a new execution whose first attempt is running.
 
+        :param on_failure: whether something follows its failure
+        :param deadline: seconds that it has from now on
         :return: the database's time
         :raises JournalUnavailable: with ``unknown`` set if the connection was
             lost so late that the execution may have been stored
@@ -54,16 +71,16 @@ class Store(Reader):
             rows = self.sql.begin(
                 connection,
                 id=execution_id,
-                app=self.app,
                 endpoint=endpoint,
                 owner=owner,
                 lease=lease,
                 nonce=nonce,
-                digest=request.digest,
                 identity=identity,
-                request=request.head,
-                secrets=request.secrets,
-                body=request.body,
+                on_failure=int(on_failure),
+                deadline=deadline,
+                parent_id=None,
+                parent_step=None,
+                **self._request_values(request),
             )
 
             return rows[0][0] if rows else self._begun(connection, execution_id, nonce)
@@ -73,6 +90,44 @@ class Store(Reader):
         except JournalUnavailable as error:
             error.unknown = sent
             raise
+
+    def _request_values(self, request: RequestRecord) -> dict[str, t.Any]:
+        return {
+            "app": self.app,
+            "digest": request.digest,
+            "request": request.head,
+            "secrets": request.secrets,
+            "body": request.body,
+        }
+
+    def start(
+        self,
+        execution_id: str,
+        endpoint: str,
+        request: RequestRecord,
+        identity: bytes | None,
+        on_failure: bool = False,
+        deadline: float | None = None,
+        parent: tuple[str, str] | None = None,
+    ) -> None:
+        """Store a new execution that a dispatcher is to begin.
+
+        :param parent: the execution and the step that begin it; of a second one of
+            the same step nothing is stored
+        """
+        parent_id, parent_step = parent or (None, None)
+        self.ask(
+            self.sql.start,
+            id=execution_id,
+            endpoint=endpoint,
+            nonce=new_nonce(),
+            identity=identity,
+            on_failure=int(on_failure),
+            deadline=deadline,
+            parent_id=parent_id,
+            parent_step=parent_step,
+            **self._request_values(request),
+        )
 
     def _begun(self, connection: sa.Connection, execution_id: str, nonce: str) -> float:
         """Give the database's time if this very write was there before."""
@@ -111,24 +166,30 @@ class Store(Reader):
         rows = self.database.run(update)
         return Execution(*rows[0]) if rows else None
 
-    def record(self, execution_id: str, attempt: int, step: StepRecord) -> None:
+    def record(self, execution_id: str, attempt: int, step: StepRecord) -> bool:
         """Commit a step's outcome or mark.
 
+        :return: whether the execution was asked to end
         :raises LeaseLostError: if another attempt took over
         :raises JournalLostError: if the database stays away
         """
         nonce = new_nonce()
         values = _step_values(step) | {"attempt": attempt}
 
+        asked = False
+
         def insert(connection: sa.Connection) -> bool:
+            nonlocal asked
             rows = self.sql.record(
                 connection, execution_id=execution_id, nonce=nonce, **values
             )
+            asked = bool(rows and rows[0][1])
             return bool(rows) or self._wrote_step(
                 connection, execution_id, step.id, nonce
             )
 
         self._fenced(insert, execution_id, attempt)
+        return asked
 
     def transact(
         self,
@@ -262,11 +323,17 @@ class Store(Reader):
         status: ExecutionStatus,
         response: ResponseRecord | None,
         error: bytes | None = None,
+        follow_up: FollowUp | None = None,
+        parent: tuple[str | None, str | None] = (None, None),
     ) -> None:
-        """End an execution with its final response."""
+        """End an execution with its final response.
+
+        :param follow_up: what commits together with the end, if anything
+        :param parent: the execution and the step that began it, if any did
+        """
         nonce = new_nonce()
 
-        def update(connection: sa.Connection) -> bool:
+        def finish(connection: sa.Connection) -> bool:
             rows = self.sql.finish(
                 connection,
                 execution_id=execution_id,
@@ -275,7 +342,21 @@ class Store(Reader):
                 nonce=nonce,
                 **response_values(response, error),
             )
-            return bool(rows) or self._wrote_execution(connection, execution_id, nonce)
+
+            if rows and follow_up is not None:
+                follow_up(connection, EndedRow(*rows[0]))
+
+            return bool(rows)
+
+        def update(connection: sa.Connection) -> bool:
+            if follow_up is None:
+                done = finish(connection)
+            else:
+                with self.database.transaction(connection):
+                    follow_up.lock(connection, *parent)
+                    done = finish(connection)
+
+            return done or self._wrote_execution(connection, execution_id, nonce)
 
         self._fenced(update, execution_id, attempt)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = "0003"
+SCHEMA_VERSION = "0004"
 
 metadata = sa.MetaData()
 
@@ -49,6 +49,15 @@ executions = sa.Table(
     sa.Column("response_body", sa.LargeBinary),
     # How often something woke it: a suspension that was overtaken by one is short.
     sa.Column("wakes", sa.Integer, nullable=False, server_default="0"),
+    # What of its endpoint it runs: the view, or what follows a failure.
+    sa.Column("role", sa.Text, nullable=False, server_default="view"),
+    # The execution that began it, and by which step; "!" after a failure.
+    sa.Column("parent_id", sa.Text),
+    sa.Column("parent_step", sa.Text),
+    sa.Column("cancel_requested", sa.Integer, nullable=False, server_default="0"),
+    # Whether something follows its failure.
+    sa.Column("on_failure", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("deadline_at", sa.Double),
 )
 
 sa.Index(
@@ -65,6 +74,23 @@ sa.Index(
     executions.c.owner,
     postgresql_where=_running,
     sqlite_where=_running,
+)
+
+sa.Index(
+    "ix_durable_executions_parent",
+    executions.c.parent_id,
+    executions.c.parent_step,
+    unique=True,
+    postgresql_where=executions.c.parent_id.is_not(None),
+    sqlite_where=executions.c.parent_id.is_not(None),
+)
+
+sa.Index(
+    "ix_durable_executions_finished",
+    executions.c.app,
+    executions.c.finished_at,
+    postgresql_where=executions.c.finished_at.is_not(None),
+    sqlite_where=executions.c.finished_at.is_not(None),
 )
 
 steps = sa.Table(

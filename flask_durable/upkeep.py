@@ -11,14 +11,17 @@ from .database import Database
 from .database import db_now
 from .database import param
 from .database import Statement
+from .follow_ups import FollowUps
 from .ids import new_nonce
 from .records import Due
+from .records import EndedRow
 from .records import Held
 from .records import ResponseRecord
 from .statements import CLAIMABLE
 from .statements import column_param
 from .statements import constant
 from .statements import ended
+from .statements import ENDED_COLUMNS
 from .statements import MARKS
 from .statements import mine
 from .statements import RUNNING
@@ -52,6 +55,7 @@ class Upkeep:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._follow_ups = FollowUps(store)
         self._sql = UpkeepStatements(store.database)
         self._renewals: dict[int, Statement] = {}
 
@@ -88,14 +92,29 @@ class Upkeep:
 
     def give_up(self, held: Held, owner: str, crashes: int, error: bytes) -> bool:
         """End an execution as failed whose attempts kill their process."""
-        rows = self._store.ask(
+        return self._end(
             self._sql.give_up,
-            nonce=new_nonce(),
             crashes=crashes,
             **response_values(None, error),
             **_held_values(held, owner),
         )
-        return bool(rows)
+
+    def _end(self, statement: Statement, /, **values: t.Any) -> bool:
+        """End an execution, and do what follows."""
+        execution = self._store.execution(values["execution_id"])
+
+        def work(connection: sa.Connection) -> bool:
+            with self._store.database.transaction(connection):
+                parent = (execution.parent_id, execution.parent_step)
+                self._follow_ups.lock(connection, *parent)
+                rows = statement(connection, nonce=new_nonce(), **values)
+
+                if rows:
+                    self._follow_ups(connection, EndedRow(*rows[0]))
+
+            return bool(rows)
+
+        return self._store.database.run(work)
 
     def sweep(self, limit: int, patience: float, second_look: float) -> list[Due]:
         """Take up to so many executions that are due.
@@ -134,14 +153,12 @@ class Upkeep:
         self, execution_id: str, attempt: int, response: ResponseRecord, error: bytes
     ) -> bool:
         """End an unclaimed execution as failed with what the app answered."""
-        rows = self._store.ask(
+        return self._end(
             self._sql.refuse,
             execution_id=execution_id,
             attempt=attempt,
-            nonce=new_nonce(),
             **response_values(response, error),
         )
-        return bool(rows)
 
     def _renew(self, count: int) -> Statement:
         if count not in self._renewals:
@@ -211,7 +228,7 @@ def _give_up() -> sa.Update:
         e.update()
         .where(mine(), _as_seen())
         .values(status=constant("failed"), crashes=column_param(e.c.crashes), **ended())
-        .returning(e.c.id)
+        .returning(*ENDED_COLUMNS)
     )
 
 
@@ -231,7 +248,7 @@ def _refuse() -> sa.Update:
         e.update()
         .where(_unclaimed())
         .values(status=constant("failed"), **ended())
-        .returning(e.c.id)
+        .returning(*ENDED_COLUMNS)
     )
 
 

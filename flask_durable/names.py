@@ -1,0 +1,66 @@
+"""Unique names of steps, the same in each attempt."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+
+from .errors import DuplicateStepError
+
+
+class Names:
+    """The names that one line of calls used: the view's, or a branch's.
+
+    They are unique in the order of its calls, which is the same in each attempt;
+    the order across branches is not.
+    """
+
+    def __init__(self, parent: Names | None = None) -> None:
+        self._parent = parent
+        self._counts: dict[str, int] = {}
+        self._claims: dict[str, Names] = {}
+        """Which branch used which id, in the parallel call under way."""
+
+    def join(self, branches: cabc.Iterable[Names]) -> None:
+        """Take over the ids that branches used."""
+        self._claims.clear()
+
+        for branch in branches:
+            for name, count in branch._counts.items():
+                self._counts[name] = self._counts.get(name, 0) + count
+
+    def make(self, step_id: str) -> str:
+        """Give the name of the step that is called now.
+
+        :raises DuplicateStepError: if a branch beside this one used it
+        """
+        name = step_id
+        self._claim(name)
+        count = self._count(name) + 1
+
+        while self._count(name):
+            name = f"{step_id}#{count}"
+            count += 1
+
+        for used in {step_id, name}:
+            self._counts[used] = self._counts.get(used, 0) + 1
+
+        if name != step_id:
+            self._claim(name)
+
+        return name
+
+    def _count(self, name: str) -> int:
+        above = self._parent._count(name) if self._parent else 0
+        return above + self._counts.get(name, 0)
+
+    def _claim(self, name: str) -> None:
+        branch = self
+
+        while branch._parent is not None:
+            if branch._parent._claims.setdefault(name, branch) is not branch:
+                raise DuplicateStepError(
+                    f'Two parallel branches used the step id "{name}", so its order'
+                    " would not be stable: give each branch ids of its own."
+                )
+
+            branch = branch._parent
