@@ -35,16 +35,21 @@ class Store:
 
     :param app: the name of the app whose executions these are
     :param create_tables: whether missing tables are made at the first use
+    :param checked: whether another store has looked at the tables
     """
 
     def __init__(
-        self, database: Database, app: str = "app", create_tables: bool = True
+        self,
+        database: Database,
+        app: str = "app",
+        create_tables: bool = True,
+        checked: bool = False,
     ) -> None:
         self.database = database
         self.app = app
         self.sql = Statements(database)
         self._create_tables = create_tables
-        self._checked = False
+        self._checked = checked
         self._checking = threading.Lock()
 
     def check(self) -> None:
