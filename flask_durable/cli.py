@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import os
 import sys
+import urllib.parse
 
 import click
-import sqlalchemy as sa
 from flask.cli import AppGroup
 
 from . import schema
@@ -56,7 +58,7 @@ def upgrade(sql: bool) -> None:
     help="How many processes replay.  [default: 4 with Redis, 1 without]",
 )
 @click.option("--burst", is_flag=True, help="End when nothing is due.")
-@click.option("--queue", help="Listen to this queue.  [default: DURABLE_QUEUE]")
+@click.option("--queue", help="Use this queue instead of DURABLE_QUEUE.")
 def worker(processes: int | None, burst: bool, queue: str | None) -> None:
     """Replay executions that are due, until stopped.
 
@@ -65,25 +67,38 @@ def worker(processes: int | None, burst: bool, queue: str | None) -> None:
     DURABLE_REPLAY_THREADS threads.
     """
     # RQ takes its time to import, and only workers need it.
-    from .worker import run_worker
+    from .supervisor import end_with_parent
+    from .supervisor import PARENT
+    from .supervisor import Supervisor
+    from .worker import run_child
 
     app = this_app()
     logging.basicConfig(format=LOG_FORMAT)
     log = logging.getLogger("flask_durable")
     log.setLevel(log.level or logging.INFO)
     state = opened_state(app)
-    where = _describe(state.config, queue)
+
+    if queue is not None:
+        state.config = dataclasses.replace(state.config, queue=queue)
+
+    if PARENT in os.environ:
+        end_with_parent()
+        return run_child(app, burst)
+
+    where = _describe(state.config)
     click.echo(f"Replaying {app.name} from {state.store.database.label}{where}.")
     count = processes or (1 if state.config.redis_url is None else RQ_PROCESSES)
-    sys.exit(run_worker(app, count, burst, queue))
+    sys.exit(Supervisor(sys.orig_argv, count, burst).run())
 
 
-def _describe(config: Config, queue: str | None) -> str:
+def _describe(config: Config) -> str:
     parts = []
 
     if config.redis_url is not None:
-        hidden = sa.make_url(config.redis_url).render_as_string(hide_password=True)
-        parts.append(f' by the queue "{queue or config.queue}" of {hidden}')
+        # Its password may be anywhere but here.
+        url = urllib.parse.urlsplit(config.redis_url)
+        place = f"{url.hostname or ''}{f':{url.port}' if url.port else ''}{url.path}"
+        parts.append(f' by the queue "{config.queue}" of {url.scheme}://{place}')
 
     if config.replay_url is not None:
         parts.append(f" through {config.replay_url}")

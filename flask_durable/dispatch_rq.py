@@ -16,6 +16,7 @@ from flask import current_app
 from flask import Flask
 from flask.cli import ScriptInfo
 from rq import Queue
+from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from .records import Due
@@ -41,23 +42,30 @@ RESULT_TTL = 60
 FAILURE_TTL = 3_600
 """The same of a job that raised."""
 
-SOCKET_TIMEOUT = 2.0
-"""Seconds to wait for an answer of Redis, and for a connection."""
+SOCKET_TIMEOUT = 1.0
+"""Seconds that the sweeper waits for Redis; it has other things to look after."""
 
 
-def connect(url: str) -> redis.Redis:
-    """Make a client of the Redis server that carries the queue."""
+def connect(url: str, timeout: float) -> redis.Redis:
+    """Make a client of the Redis server that carries the queue.
+
+    :param timeout: seconds to wait for a connection, and for an answer
+    """
     return redis.Redis.from_url(
         url,
-        socket_timeout=SOCKET_TIMEOUT,
-        socket_connect_timeout=SOCKET_TIMEOUT,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
         health_check_interval=30,
     )
 
 
-def durable_queue(name: str, connection: redis.Redis) -> Queue:
+def durable_queue(
+    name: str, connection: redis.Redis, job_class: type[Job] = Job
+) -> Queue:
     """Make the queue that carries executions; its jobs are JSON, never pickles."""
-    return Queue(name, connection=connection, serializer=JSONSerializer)
+    return Queue(
+        name, connection=connection, serializer=JSONSerializer, job_class=job_class
+    )
 
 
 class RqHands:
@@ -70,7 +78,8 @@ class RqHands:
     def __init__(self, state: State) -> None:
         config = state.config
         assert config.redis_url is not None
-        self._queue = durable_queue(config.queue, connect(config.redis_url))
+        connection = connect(config.redis_url, SOCKET_TIMEOUT)
+        self._queue = durable_queue(config.queue, connection)
         self._away = False
 
     def free(self) -> int:
@@ -90,6 +99,9 @@ class RqHands:
 
     def send(self, due: Due) -> None:
         """Queue an execution; what can't be queued is sent again in a while."""
+        if self._away:
+            return
+
         attempt = due.attempt + 1
 
         try:

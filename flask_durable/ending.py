@@ -80,6 +80,7 @@ class Ending:
         """Hand back an attempt that ended in no other way."""
         if not self.done and not self.is_forked:
             self.done = True
+            crashed = crashed and not self._state.leaves
             self._state.heartbeat.abandon(self._attempt.lease, crashed)
 
     def _check_lost(self) -> None:

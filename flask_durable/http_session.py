@@ -83,8 +83,9 @@ class Session(requests.Session):
         :param timeout: seconds for the connection, and for the answer to begin
         """
         prepared.headers[TARGET] = target
-        self.cookies.clear()
-        return self.send(prepared, timeout=timeout, stream=True, allow_redirects=False)
+        # Session.send would keep cookies, and read redirects whole.
+        adapter = self.get_adapter(t.cast(str, prepared.url))
+        return adapter.send(prepared, stream=True, timeout=timeout, verify=True)
 
 
 class _Local(threading.local):

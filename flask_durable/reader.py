@@ -27,16 +27,21 @@ class Reader:
 
     :param app: the name of the app whose executions these are
     :param create_tables: whether missing tables are made at the first use
+    :param checked: whether another store has looked at the tables
     """
 
     def __init__(
-        self, database: Database, app: str = "app", create_tables: bool = True
+        self,
+        database: Database,
+        app: str = "app",
+        create_tables: bool = True,
+        checked: bool = False,
     ) -> None:
         self.database = database
         self.app = app
         self.sql = Statements(database)
         self._create_tables = create_tables
-        self._checked = False
+        self._checked = checked
         self._checking = threading.Lock()
 
     def check(self) -> None:
@@ -102,3 +107,19 @@ class Reader:
             raise ExecutionNotFound(f"There is no execution {execution_id}.")
 
         return rows[0]
+
+    def _wrote(self, found: Rows, nonce: str) -> bool:
+        """Tell whether a row's last write was this one."""
+        return bool(found) and found[0][0] == nonce
+
+    def _wrote_execution(
+        self, connection: sa.Connection, execution_id: str, nonce: str
+    ) -> bool:
+        found = self.sql.nonce(connection, execution_id=execution_id)
+        return self._wrote(found, nonce)
+
+    def _wrote_step(
+        self, connection: sa.Connection, execution_id: str, step_id: str, nonce: str
+    ) -> bool:
+        key = {"execution_id": execution_id, "id": step_id}
+        return self._wrote(self.sql.step_nonce(connection, **key), nonce)

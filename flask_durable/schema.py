@@ -111,8 +111,8 @@ def _migrate(context: MigrationContext, found: str | None) -> None:
     from alembic.operations import Operations
 
     if found != SCHEMA_VERSION:
-        with Operations.context(context):
-            context.run_migrations()
+        # By an object of our own: ``alembic.op`` is one for all threads.
+        context.run_migrations(op=Operations(context))
 
 
 def _steps(found: t.Any, context: MigrationContext) -> t.Any:

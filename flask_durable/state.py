@@ -53,6 +53,9 @@ class State:
         self._reset()
         _states.add(self)
 
+    leaves = False
+    """Whether this process ends now: what it hands back did not crash."""
+
     def _reset(self) -> None:
         self._lock = threading.RLock()
         self._store: Store | None = None
@@ -91,7 +94,8 @@ class State:
                 create = self.config.create_tables
                 beats, database = self._connect(app)
                 self._databases = [beats, database]
-                beats_store = Store(beats, app.name, create)
+                # Who has a lease has checked the tables: they may be newer by now.
+                beats_store = Store(beats, app.name, create, checked=True)
                 self._beat = Heartbeat(beats_store, self.config.lease, threads)
                 self._store = Store(database, app.name, create)
                 self._at_exit(threads)

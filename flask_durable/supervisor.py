@@ -1,17 +1,19 @@
-"""Keep a number of child processes alive, and end them in order."""
+"""Keep a number of child processes alive, and end them in order.
+
+Children are started anew, not forked: what the app opened when it was loaded (a
+pool of connections, say) must not be shared by processes.
+"""
 
 from __future__ import annotations
 
 import collections.abc as cabc
-import contextlib
 import logging
 import os
 import signal
-import sys
+import subprocess
 import threading
 import time
 import types
-import typing as t
 
 from . import clock
 
@@ -26,145 +28,139 @@ FORCE_GRACE = 5.0
 MIN_LIFE = 1.0
 """Seconds between two starts of the same child, if it ends at once."""
 
-ORPHAN_LOOK = 1.0
-"""Seconds after which a child notices that its supervisor is gone."""
+PAUSE = 0.05
+"""Seconds between two looks at the children."""
+
+PARENT = "DURABLE_WORKER_PARENT"
+"""The environment variable that tells a child its supervisor's process id."""
 
 
-class _Stop(BaseException):
-    """The process was asked to end."""
+class Stop:
+    """Whether this process was asked to end; handlers do nothing but note it."""
 
+    def __init__(self) -> None:
+        self.asked = False
 
-def wait_for_stop() -> None:
-    """Do nothing until the process is asked to end."""
-    with contextlib.suppress(_Stop):
-        _raise_on_signals()
+    def listen(self) -> None:
+        """Note ``SIGTERM`` and ``SIGINT``."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
 
-        while True:
-            time.sleep(3_600)
+    def _note(self, number: int, frame: types.FrameType | None) -> None:
+        self.asked = True
 
-
-def _raise_on_signals() -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _raise)
-
-
-def _raise(number: int, frame: types.FrameType | None) -> t.NoReturn:
-    for other in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(other, signal.SIG_IGN)
-
-    raise _Stop
+    def wait(self) -> None:
+        """Return when the process is asked to end."""
+        while not self.asked:
+            time.sleep(PAUSE)
 
 
 class Supervisor:
-    """Runs the same work in several child processes.
+    """Runs a command in several child processes.
 
-    :param work: runs in each child and ends on ``SIGTERM``
+    :param command: the program and its arguments; it ends on ``SIGTERM``, and hands
+        back at once what is in hand on ``SIGQUIT``
     :param count: how many children
-    :param once: whether a child that ended well is done, as for a burst
+    :param once: whether children that ended are done, as in a burst
     """
 
     def __init__(
-        self, work: cabc.Callable[[], None], count: int, once: bool = False
+        self, command: cabc.Sequence[str], count: int, once: bool = False
     ) -> None:
-        self._work = work
-        self._count = count
+        self._command = command
         self._once = once
-        self._children: dict[int, float] = {}
+        self._failed = False
+        self._children: dict[subprocess.Popen[bytes], float] = {}
+        self._starts = [0.0] * count
+        """When children are to be started, by the boot clock."""
+        self._stop = Stop()
 
     def run(self) -> int:
         """Run until asked to end, or until all children are done.
 
-        A child that dies is started again.
-
-        :return: the exit code: 1 if a child had to be killed
+        :return: the exit code: 1 if a child failed for good or had to be killed
         """
-        try:
-            _raise_on_signals()
+        self._stop.listen()
 
-            for _ in range(self._count):
-                self._start()
+        while (self._children or self._starts) and not self._stop.asked:
+            self._start_due()
+            self._collect()
+            time.sleep(PAUSE)
 
-            while self._children:
-                self._wait()
-        except _Stop:
-            return self._stop()
+        if self._children:
+            self._end()
 
-        return 0
+        return int(self._failed)
 
-    def _start(self) -> None:
-        # What is buffered would be written by both.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        parent = os.getpid()
-        pid = os.fork()
+    def _start_due(self) -> None:
+        now = clock.boottime()
 
-        if pid == 0:
-            self._be_child(parent)
+        for moment in [moment for moment in self._starts if moment <= now]:
+            self._starts.remove(moment)
+            env = {**os.environ, PARENT: str(os.getpid())}
+            child = subprocess.Popen(self._command, env=env, stdin=subprocess.DEVNULL)
+            self._children[child] = now
 
-        self._children[pid] = clock.boottime()
+    def _collect(self) -> None:
+        for child in [child for child in self._children if child.poll() is not None]:
+            began = self._children.pop(child)
 
-    def _be_child(self, parent: int) -> t.NoReturn:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        watcher = threading.Thread(target=_end_with, args=(parent,), daemon=True)
-        watcher.start()
-        self._work()
-        sys.exit()
+            if self._once:
+                self._failed = self._failed or child.returncode != 0
+                continue
 
-    def _wait(self) -> None:
-        pid, status = os.wait()
-        began = self._children.pop(pid, None)
+            how = _how(child.returncode)
+            logger.warning("Process %d %s; another one is started.", child.pid, how)
+            self._starts.append(began + MIN_LIFE)
 
-        if began is None or (self._once and status == 0):
-            return
-
-        logger.warning("Process %d %s; another one is started.", pid, _how(status))
-        time.sleep(max(0.0, MIN_LIFE - (clock.boottime() - began)))
-        self._start()
-
-    def _stop(self) -> int:
+    def _end(self) -> None:
         logger.info("Stopping: what is in hand is finished or handed over.")
 
         for number, grace in (
             (signal.SIGTERM, STOP_GRACE),
-            (signal.SIGTERM, FORCE_GRACE),
+            (signal.SIGQUIT, FORCE_GRACE),
+            (signal.SIGKILL, FORCE_GRACE),
         ):
-            self._send(number)
-            self._wait_all(grace)
+            self._failed = self._failed or number == signal.SIGKILL
 
-        killed = bool(self._children)
-        self._send(signal.SIGKILL)
-        self._wait_all(FORCE_GRACE)
-        return int(killed)
+            for child in self._children:
+                child.send_signal(number)
 
-    def _send(self, number: signal.Signals) -> None:
-        for pid in self._children:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+            if self._all_end(grace):
+                return
 
-    def _wait_all(self, grace: float) -> None:
+    def _all_end(self, grace: float) -> bool:
         deadline = clock.boottime() + grace
 
-        while self._children and clock.boottime() < deadline:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
+        while clock.boottime() < deadline:
+            for child in [c for c in self._children if c.poll() is not None]:
+                del self._children[child]
 
-            if pid == 0:
-                clock.sleep(0.02)
+            if not self._children:
+                return True
 
-            self._children.pop(pid, None)
+            time.sleep(PAUSE)
 
-
-def _how(status: int) -> str:
-    if os.WIFSIGNALED(status):
-        return f"was ended by {signal.Signals(os.WTERMSIG(status)).name}"
-
-    return f"ended with code {os.waitstatus_to_exitcode(status)}"
+        return False
 
 
-def _end_with(parent: int) -> None:
-    """End this process when its parent is gone."""
+def _how(code: int) -> str:
+    if code < 0:
+        return f"was ended by {signal.Signals(-code).name}"
+
+    return f"ended with code {code}"
+
+
+def end_with_parent() -> None:
+    """Have this child end when its supervisor is gone."""
+    parent = int(os.environ[PARENT])
+    watch = threading.Thread(target=_watch, args=(parent,), daemon=True)
+    watch.start()
+
+
+def _watch(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(ORPHAN_LOOK)
+        time.sleep(1.0)
 
     logger.warning("The supervisor is gone: process %d ends, too.", os.getpid())
     os.kill(os.getpid(), signal.SIGTERM)

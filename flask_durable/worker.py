@@ -1,6 +1,6 @@
-"""Processes that replay what is due: ``flask durable worker``.
+"""One process that replays what is due: a child of ``flask durable worker``.
 
-With Redis they are RQ workers, each with a sweeper; without, embedded dispatchers.
+With Redis it is an RQ worker with a sweeper; without, an embedded dispatcher.
 """
 
 from __future__ import annotations
@@ -34,9 +34,8 @@ from .replay import replay
 from .sending import let_go
 from .state import opened_state
 from .state import State
+from .supervisor import Stop
 from .supervisor import STOP_GRACE
-from .supervisor import Supervisor
-from .supervisor import wait_for_stop
 from .sweeper import Sweeper
 
 logger = logging.getLogger(__name__)
@@ -46,6 +45,12 @@ WORKER_TTL = 60
 
 REDIS_PAUSE = 1.0
 """Seconds until a worker that lost Redis begins anew."""
+
+REDIS_TIMEOUT = 5.0
+"""Seconds to wait for a connection to Redis."""
+
+QUIET = 10.0
+"""Seconds without a word of RQ's about Redis after the last one."""
 
 
 class ForeignJobError(Exception):
@@ -79,128 +84,198 @@ class ReplayJob(Job):
         """Send nothing."""
 
 
-class _Stop:
-    """Whether this process was asked to end."""
-
-    asked = False
-
-    def listen(self) -> None:
-        """Note the signals that ask for it."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: types.FrameType | None) -> None:
-        self.asked = True
-
-
 class ReplayWorker(SimpleWorker):
-    """An RQ worker that replays executions without a fork for each."""
+    """An RQ worker that replays executions without a fork for each.
+
+    Signals are not RQ's matter here: its handlers talk to Redis, and an error of
+    Redis would come up in the middle of a user's step. Nor does it take commands by
+    Redis.
+    """
 
     job_class = ReplayJob
     log_result_lifespan = False
     max_connection_wait_time = 2.0
 
-    def __init__(self, stop: _Stop, *args: t.Any, **kwargs: t.Any) -> None:
+    def __init__(self, stop: Stop, *args: t.Any, **kwargs: t.Any) -> None:
         super().__init__(*args, **kwargs)
         self._stop = stop
+        self._waits = False
 
-    def request_stop(self, signum: int, frame: types.FrameType | None) -> None:
-        """End after the job in hand; a view that another process runs is let go."""
-        self._stop.asked = True
-        t.cast(t.Any, super()).request_stop(signum, frame)
+    def stop(self) -> None:
+        """End after the job in hand, in a signal's handler.
+
+        A view that a server runs is let go.
+        """
+        if self._waits:
+            raise StopRequested
+
         let_go()
 
     def check_for_suspension(self, burst: bool) -> None:
         """Wait while ``rq suspend`` holds the workers, before each job.
 
-        :raises StopRequested: if the process was asked to end before RQ listened
+        :raises StopRequested: if the process was asked to end
         """
         if self._stop.asked:
             raise StopRequested
 
         t.cast(t.Any, super()).check_for_suspension(burst)
 
+    def dequeue_job_and_maintain_ttl(self, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        """Wait for a job; only this may be broken off."""
+        self._waits = True
 
-def run_worker(app: Flask, processes: int, burst: bool, queue: str | None) -> int:
-    """Replay what is due in child processes until asked to end.
+        try:
+            if self._stop.asked:
+                raise StopRequested
+
+            return super().dequeue_job_and_maintain_ttl(*args, **kwargs)
+        finally:
+            self._waits = False
+
+    def _install_signal_handlers(self) -> None:
+        """Leave signals to the process."""
+
+    def subscribe(self) -> None:
+        """Take no commands."""
+
+    def unsubscribe(self) -> None:
+        """There is nothing to end."""
+
+
+def run_child(app: Flask, burst: bool) -> None:
+    """Replay what is due in this process until asked to end.
 
     :param burst: end when nothing is due
-    :param queue: the queue to listen to, else ``DURABLE_QUEUE``
-    :return: the exit code
+    :raises RedisError: if Redis is away in a burst
     """
-    config = opened_state(app).config
+    state = opened_state(app)
+    rq = state.config.redis_url is not None
+    child = _Rq(app, state, burst) if rq else _Embedded(app, state, burst)
+    child.listen()
 
-    if config.redis_url is None:
-        work = _Embedded(app, burst).run
-    else:
-        work = _Rq(app, queue or config.queue, burst).run
-
-    return Supervisor(work, processes, burst).run()
+    try:
+        child.run()
+    finally:
+        state.close(STOP_GRACE)
 
 
-class _Rq:
-    """Works on the queue in one process."""
+class _Child:
+    """What both kinds have in common: they end when they are asked to."""
 
-    def __init__(self, app: Flask, queue: str, burst: bool) -> None:
-        self._app = app
-        self._queue = queue
-        self._burst = burst
-        self._stop = _Stop()
+    def __init__(self, app: Flask, state: State, burst: bool) -> None:
+        self.app = app
+        self.state = state
+        self.burst = burst
+        self.stop = Stop()
+
+    def listen(self) -> None:
+        """Listen to signals."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.on_stop)
+
+        signal.signal(signal.SIGQUIT, self._on_force)
+
+    def on_stop(self, number: int, frame: types.FrameType | None) -> None:
+        """Finish what is in hand."""
+        self.stop.asked = True
+
+    def _on_force(self, number: int, frame: types.FrameType | None) -> None:
+        """Hand back what is in hand."""
+        self.stop.asked = True
+        self.state.leaves = True
+        raise SystemExit(1)
+
+    def run(self) -> None:
+        """Work until asked to end."""
+        raise NotImplementedError
+
+
+class _Rq(_Child):
+    """Works on the queue."""
+
+    worker: ReplayWorker | None = None
+
+    def on_stop(self, number: int, frame: types.FrameType | None) -> None:
+        """Finish what is in hand, and wait for nothing more."""
+        self.stop.asked = True
+
+        if self.worker is not None:
+            self.worker.stop()
 
     def run(self) -> None:
         """Work until asked to end, or until nothing is due."""
-        state = opened_state(self._app)
+        logging.getLogger("rq.worker").addFilter(_Quiet())
 
-        with self._app.app_context():
-            if self._burst:
-                state.start(NoDispatcher)
-                self._empty(state)
+        with self.app.app_context():
+            if self.burst:
+                self.state.start(NoDispatcher)
+                self._empty()
             else:
-                state.start(lambda: RqDispatcher(self._app))
-                self._work_on(state)
+                self.state.start(lambda: RqDispatcher(self.app))
+                self._work_on()
 
-        state.close(STOP_GRACE)
+    def _work_on(self) -> None:
+        while not self.stop.asked:
+            try:
+                self._work()
+            except redis.RedisError as error:
+                logger.warning("Redis can't be used: %s. It is tried again.", error)
 
-    def _work_on(self, state: State) -> None:
-        while not self._stop.asked:
-            self._work(state)
+            until = time.monotonic() + REDIS_PAUSE
 
-            if not self._stop.asked:
-                time.sleep(REDIS_PAUSE)
+            while not self.stop.asked and time.monotonic() < until:
+                time.sleep(0.05)
 
-    def _empty(self, state: State) -> None:
-        sweeper = Sweeper(state, RqHands(state))
-        self._work(state)
-        sweeper.wake(0.0)
+    def _empty(self) -> None:
+        sweeper = Sweeper(self.state, RqHands(self.state))
+        due = True
 
-        while not self._stop.asked and sweeper.look() == 0.0:
-            self._work(state)
+        while due and not self.stop.asked:
+            self._work()
             sweeper.wake(0.0)
+            due = sweeper.look() == 0.0
 
-    def _work(self, state: State) -> None:
+    def _work(self) -> None:
         """Work until asked to end, or until Redis is lost."""
-        # RQ listens itself while it works, and leaves its handlers behind.
-        self._stop.listen()
+        worker = self._make_worker()
+        self.worker = worker
 
         try:
-            worker = self._make_worker(state)
-            worker.work(burst=self._burst, logging_level="WARNING")
-        except redis.RedisError as error:
-            logger.warning("Redis can't be used: %s. It is tried again.", error)
+            worker.work(burst=self.burst, logging_level="WARNING")
+        except StopRequested:
+            pass
+        finally:
+            self.worker = None
 
-    def _make_worker(self, state: State) -> ReplayWorker:
-        assert state.config.redis_url is not None
-        connection = connect(state.config.redis_url)
+    def _make_worker(self) -> ReplayWorker:
+        config = self.state.config
+        assert config.redis_url is not None
+        connection = connect(config.redis_url, REDIS_TIMEOUT)
         unique = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         return ReplayWorker(
-            self._stop,
-            [durable_queue(self._queue, connection)],
+            self.stop,
+            [durable_queue(config.queue, connection, ReplayJob)],
             name=f"durable-{unique}",
             connection=connection,
             serializer=JSONSerializer,
             worker_ttl=WORKER_TTL,
             log_job_description=False,
         )
+
+
+class _Quiet(logging.Filter):
+    """Lets RQ speak of a Redis that is away once, not at each try."""
+
+    _last = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether to log a record."""
+        if "could not connect to Redis" not in str(record.msg):
+            return True
+
+        before, self._last = self._last, time.monotonic()
+        return self._last - before > QUIET
 
 
 class _CallerHands:
@@ -219,33 +294,23 @@ class _CallerHands:
 
     def send(self, due: Due) -> None:
         """Replay now."""
-        logger.info(
-            "Attempt %d of execution %s %s.",
-            due.attempt + 1,
-            due.id,
-            replay(self._app, due.id, due.attempt + 1),
-        )
+        attempt = due.attempt + 1
+        outcome = replay(self._app, due.id, attempt)
+        logger.info("Attempt %d of execution %s: it %s.", attempt, due.id, outcome)
 
 
-class _Embedded:
+class _Embedded(_Child):
     """Replays in threads of one process, without Redis."""
-
-    def __init__(self, app: Flask, burst: bool) -> None:
-        self._app = app
-        self._burst = burst
 
     def run(self) -> None:
         """Replay until asked to end, or until nothing is due."""
-        state = opened_state(self._app)
+        if not self.burst:
+            self.state.start(lambda: ThreadDispatcher(self.app))
+            self.stop.wait()
+            return
 
-        if self._burst:
-            state.start(NoDispatcher)
-            sweeper = Sweeper(state, _CallerHands(self._app))
+        self.state.start(NoDispatcher)
+        sweeper = Sweeper(self.state, _CallerHands(self.app))
 
-            while sweeper.look() == 0.0:
-                pass
-        else:
-            state.start(lambda: ThreadDispatcher(self._app))
-            wait_for_stop()
-
-        state.close(STOP_GRACE)
+        while not self.stop.asked and sweeper.look() == 0.0:
+            pass

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+from alembic.operations import Operations
 
 revision = "0001"
 down_revision = None
 
 
-def upgrade() -> None:
+def upgrade(op: Operations) -> None:
     """Make the tables and their indexes."""
-    _make_executions()
-    _make_steps()
+    _make_executions(op)
+    _make_steps(op)
 
 
-def _make_executions() -> None:
+def _make_executions(op: Operations) -> None:
     op.create_table(
         "durable_executions",
         sa.Column("id", sa.Text, primary_key=True),
@@ -43,11 +43,11 @@ def _make_executions() -> None:
         sa.Column("body", sa.LargeBinary, nullable=False),
         sa.Column("response_body", sa.LargeBinary),
     )
-    _make_index("due", ["app", "due_at"], "due_at IS NOT NULL")
-    _make_index("owner", ["owner"], "status = 'running'")
+    _make_index(op, "due", ["app", "due_at"], "due_at IS NOT NULL")
+    _make_index(op, "owner", ["owner"], "status = 'running'")
 
 
-def _make_index(name: str, columns: list[str], where: str) -> None:
+def _make_index(op: Operations, name: str, columns: list[str], where: str) -> None:
     op.create_index(
         f"ix_durable_executions_{name}",
         "durable_executions",
@@ -57,7 +57,7 @@ def _make_index(name: str, columns: list[str], where: str) -> None:
     )
 
 
-def _make_steps() -> None:
+def _make_steps(op: Operations) -> None:
     op.create_table(
         "durable_steps",
         sa.Column("execution_id", sa.Text, primary_key=True),

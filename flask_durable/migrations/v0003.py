@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+from alembic.operations import Operations
 
 revision = "0003"
 down_revision = "0002"
 
 
-def upgrade() -> None:
+def upgrade(op: Operations) -> None:
     """Make the table of events, and let steps wait for topics."""
     wakes = sa.Column("wakes", sa.Integer, nullable=False, server_default="0")
     op.add_column("durable_executions", wakes)
@@ -22,10 +22,10 @@ def upgrade() -> None:
         postgresql_where=sa.text("status = 'waiting'"),
         sqlite_where=sa.text("status = 'waiting'"),
     )
-    _make_events()
+    _make_events(op)
 
 
-def _make_events() -> None:
+def _make_events(op: Operations) -> None:
     number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
     op.create_table(
         "durable_events",
@@ -35,10 +35,12 @@ def _make_events() -> None:
         sa.Column("created_at", sa.Double, nullable=False),
         sa.Column("data", sa.LargeBinary, nullable=False),
     )
-    _make_index("topic", ["topic", "number"])
-    _make_index("dedup", ["topic", "dedup"], unique=True)
+    _make_index(op, "topic", ["topic", "number"])
+    _make_index(op, "dedup", ["topic", "dedup"], unique=True)
 
 
-def _make_index(name: str, columns: list[str], unique: bool = False) -> None:
+def _make_index(
+    op: Operations, name: str, columns: list[str], unique: bool = False
+) -> None:
     name = f"ix_durable_events_{name}"
     op.create_index(name, "durable_events", columns, unique=unique)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+from alembic.operations import Operations
 
 revision = "0004"
 down_revision = "0003"
 
 
-def upgrade() -> None:
+def upgrade(op: Operations) -> None:
     """Let executions have parents, deadlines and requests to end."""
     for column in (
         sa.Column("role", sa.Text, nullable=False, server_default="view"),
@@ -21,12 +21,12 @@ def upgrade() -> None:
     ):
         op.add_column("durable_executions", column)
 
-    _make_index("parent", ["parent_id", "parent_step"], "parent_id", unique=True)
-    _make_index("finished", ["app", "finished_at"], "finished_at")
+    _make_index(op, "parent", ["parent_id", "parent_step"], "parent_id", unique=True)
+    _make_index(op, "finished", ["app", "finished_at"], "finished_at")
 
 
 def _make_index(
-    name: str, columns: list[str], where: str, unique: bool = False
+    op: Operations, name: str, columns: list[str], where: str, unique: bool = False
 ) -> None:
     condition = sa.text(f"{where} IS NOT NULL")
     op.create_index(
