@@ -6,6 +6,8 @@ import dataclasses
 import threading
 import typing as t
 
+import sqlalchemy as sa
+
 from . import schema
 from .database import Database
 from .database import Rows
