@@ -6,6 +6,8 @@ from .errors import CallbackConflict
 from .errors import CallbackError
 from .errors import CallbackGone
 from .errors import ConfigError
+from .errors import ControlError
+from .errors import DeadlineExceeded
 from .errors import DuplicateStepError
 from .errors import DurableError
 from .errors import ExecutionNotFound
@@ -26,6 +28,7 @@ from .globals import current_execution
 from .globals import current_step
 from .globals import durable_replay
 from .globals import step
+from .infos import ExecutionInfo
 from .logs import replay_filter
 from .retry import Retry
 
@@ -34,8 +37,11 @@ __all__ = [
     "CallbackError",
     "CallbackGone",
     "ConfigError",
+    "ControlError",
+    "DeadlineExceeded",
     "DuplicateStepError",
     "DurableError",
+    "ExecutionInfo",
     "ExecutionNotFound",
     "FlaskDurable",
     "JournalUnavailable",

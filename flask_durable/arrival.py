@@ -16,11 +16,11 @@ from .capture import ORIGIN_KEYS
 from .capture import PATH_KEYS
 from .errors import ExecutionNotFound
 from .errors import JournalUnavailable
+from .options import Options
+from .options import options_of
 from .problems import Problem
 from .records import RequestRecord
 from .replay import Replay
-from .retry import check_retry
-from .retry import Retry
 from .sending import HEADER
 from .signing import EXPIRED
 from .signing import read_ticket
@@ -30,32 +30,10 @@ from .state import State
 
 logger = logging.getLogger(__name__)
 
-MARK = "__durable_options__"
-"""Attribute of a durable view; ``functools.wraps`` hands it on."""
 
 KEY = "flask_durable.arrival"
 REPLAY_KEY = "flask_durable.replay"
 ENVIRON_HEADER = "HTTP_DURABLE_REPLAY"
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What ``@durable.endpoint`` was given."""
-
-    retry: Retry | None = None
-    pending: t.Literal["accepted", "redirect"] | None = None
-    max_request_bytes: int | None = None
-
-    def __post_init__(self) -> None:
-        check_retry(self.retry)
-
-        if self.pending not in (None, "accepted", "redirect"):
-            raise ValueError(
-                f'pending is "accepted" or "redirect", not {self.pending!r}.'
-            )
-
-        if self.max_request_bytes is not None and self.max_request_bytes < 1:
-            raise ValueError("max_request_bytes must be at least 1.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,17 +127,7 @@ def _check_lost_way(app: Flask, header: str) -> None:
 
 def find_options(app: Flask) -> Options | None:
     """Give the options of the current request's view, if it is durable."""
-    view = app.view_functions.get(request.endpoint or "")
-    options = getattr(view, MARK, None)
-    view_class = getattr(view, "view_class", None)
-
-    method = request.method.lower()
-
-    for name in (method, "get" if method == "head" else method, "dispatch_request"):
-        if options is None and view_class is not None:
-            options = getattr(getattr(view_class, name, None), MARK, None)
-
-    return options
+    return options_of(app, request.endpoint or "", request.method)
 
 
 def _verify(app: Flask, header: str, record: RequestRecord) -> Ticket:

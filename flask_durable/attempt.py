@@ -15,6 +15,8 @@ import threading
 import sqlalchemy as sa
 
 from . import clock
+from .errors import Cancelled
+from .errors import DeadlineExceeded
 from .errors import LeaseLostError
 from .errors import MisplacedStepError
 from .errors import NestedStepError
@@ -71,6 +73,10 @@ class Attempt:
         self.waits: dict[str, Wait] = {}
         """What it waits for by now, by topic."""
         self._receiving = threading.Lock()
+        self.cancelled = bool(execution.cancel_requested)
+        """Whether it was asked to end at its next step."""
+        self.stopped = False
+        """Whether a step ended it by that."""
         self._asked: set[str] = set()
         self._inline_left = state.config.inline_retry
         self._lock = threading.Lock()
@@ -107,7 +113,8 @@ class Attempt:
     def record(self, step: StepRecord) -> None:
         """Commit a step's outcome or mark."""
         try:
-            self.state.store.record(self.id, self.attempt, step)
+            asked = self.state.store.record(self.id, self.attempt, step)
+            self.cancelled = self.cancelled or asked
         except LeaseLostError as error:
             self.lost = error
             raise
@@ -156,6 +163,19 @@ class Attempt:
             raise self.lost
 
         self.state.heartbeat.ensure(self.lease)
+
+    def check_deadline(self, name: str) -> None:
+        """Begin nothing new when the execution's time is over.
+
+        :raises DeadlineExceeded: if it is
+        """
+        until = self.execution.deadline_at
+
+        if until is not None and self.now() >= until:
+            raise DeadlineExceeded(
+                f"Execution {self.id} took longer than its endpoint's deadline: step"
+                f' "{name}" is not begun.'
+            )
 
     def check_unasked(self) -> None:
         """Complain of journaled steps that the finished view did not ask for."""
@@ -207,6 +227,9 @@ class Scope:
         if step is not None:
             self._check_replay(step, kind)
 
+        if step is None or not step.is_outcome:
+            self.attempt.check_deadline(name)
+
         return step
 
     def name(self, step_id: str) -> str:
@@ -233,6 +256,10 @@ class Scope:
                 f'Step "{step_id}" was called in a forked child: only the process'
                 " that got the request runs its steps."
             )
+
+        if self.attempt.cancelled:
+            self.attempt.stopped = True
+            raise Cancelled(f"Execution {self.attempt.id} was cancelled.")
 
         if self.suspended is not None:
             raise Suspended(self.suspended.wake_at)

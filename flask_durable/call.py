@@ -17,13 +17,14 @@ from flask import session
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-from .arrival import Options
 from .attempt import Attempt
 from .attempt import current_scope
 from .attempt import running_step
 from .capture import capture_response
 from .capture import stored_response
 from .ending import Ending
+from .errors import Cancelled
+from .errors import DeadlineExceeded
 from .errors import JournalLostError
 from .errors import JournalUnavailable
 from .errors import LeaseLostError
@@ -31,6 +32,7 @@ from .errors import MISUSE
 from .errors import StepError
 from .errors import StepOutputError
 from .errors import Suspended
+from .options import Options
 from .problems import Problem
 from .problems import problem_response
 from .records import Execution
@@ -97,6 +99,9 @@ class Call:
     def _run(self, view: View, args: t.Any, kwargs: t.Any) -> t.Any:
         root = self._attempt.root
 
+        if self._attempt.cancelled:
+            return self._cancelled()
+
         try:
             with self._active():
                 value = current_app.ensure_sync(view)(*args, **kwargs)
@@ -105,11 +110,16 @@ class Call:
                 if self._ending.is_forked:
                     return response
 
+                if self._attempt.stopped:
+                    return self._cancelled()
+
                 if root.suspended is None:
                     self._attempt.closed = True
                     return self._complete(response)
         except Suspended:
             pass
+        except Cancelled:
+            return self._cancelled()
         except BaseExceptionGroup as group:
             # A task group of an async view wraps what ends it.
             self._unwrap(group)
@@ -184,8 +194,17 @@ class Call:
         self._attempt.root.suspended = Suspended(wake_at)
         return self._suspend(errors, failure)
 
+    def _cancelled(self) -> Response:
+        """End an execution that was cancelled, its children first."""
+        attempt = self._attempt
+        self._state.control.cancel_children(attempt.id)
+        error = Cancelled(f"Execution {attempt.id} was cancelled.")
+        self._ending.finish("cancelled", None, Failure.of(error).encode())
+        detail = "The execution was cancelled."
+        return problem_response(410, detail, execution=attempt.id)
+
     def _goes_on(self, error: Exception, errors: int) -> bool:
-        if isinstance(error, (StepError, StepOutputError, *MISUSE)):
+        if isinstance(error, (StepError, StepOutputError, DeadlineExceeded, *MISUSE)):
             return False
 
         if self._permanent or self._attempt.debug:
@@ -197,7 +216,10 @@ class Call:
         attempt = self._attempt
         root = attempt.root
         assert root.suspended is not None
-        wake_at = root.suspended.wake_at
+        deadline = attempt.execution.deadline_at
+        wake_at = min(
+            root.suspended.wake_at, math.inf if deadline is None else deadline
+        )
         ready_at = None if math.isinf(wake_at) else wake_at
         self._ending.suspend(wake_at, root.mark, errors, failure)
         now = attempt.now()

@@ -44,6 +44,7 @@ class Config:
     max_output_bytes: int = 4 * MEBIBYTE
     max_response_bytes: int = 4 * MEBIBYTE
     max_journal_bytes: int = 64 * MEBIBYTE
+    retention: float = 7 * 86_400.0
     strict_replay: bool = False
     create_tables: bool = True
 
@@ -244,6 +245,7 @@ _READERS: dict[str, Reader] = {
     "lease": _lease,
     "retry": _retry,
     "inline_retry": _duration,
+    "retention": _duration,
     "strict_replay": _flag,
     "create_tables": _flag,
 }

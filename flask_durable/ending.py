@@ -40,9 +40,27 @@ class Ending:
         """Commit the end of the execution."""
         self._check_lost()
         attempt = self._attempt
-        self._state.store.finish(attempt.id, attempt.attempt, status, response, error)
+        execution = attempt.execution
+        follow_up = self._state.follow_ups if self._is_followed(status) else None
+        parent = (execution.parent_id, execution.parent_step)
+        self._state.store.finish(
+            attempt.id, attempt.attempt, status, response, error, follow_up, parent
+        )
         self.end()
-        self._log(status)
+        self._log(f"is {status}" if status == "cancelled" else status)
+
+        if follow_up is not None:
+            self._state.wake(0.0)
+
+    def _is_followed(self, status: ExecutionStatus) -> bool:
+        """Tell whether more has to commit with the end than the end itself."""
+        execution = self._attempt.execution
+
+        if execution.role != "view":
+            return False
+
+        after_failure = execution.on_failure and status in ("failed", "cancelled")
+        return bool(after_failure or execution.parent_id is not None)
 
     def suspend(
         self,

@@ -14,17 +14,19 @@ from werkzeug.exceptions import MethodNotAllowed
 
 from .arrival import Arrival
 from .arrival import KEY
-from .arrival import Options
 from .arrival import refuse_replay
 from .arrival import unavailable
 from .arrival import USED
 from .attempt import Attempt
 from .attempt import current_scope
+from .awaiting import resolve
 from .call import Call
 from .call import KEY as CALL_KEY
 from .errors import JournalUnavailable
 from .heartbeat import Lease
 from .ids import new_id
+from .infos import execution_info
+from .options import Options
 from .problems import Problem
 from .records import Execution
 from .records import StepRecord
@@ -66,7 +68,25 @@ def serve(options: Options, view: View, args: t.Any, kwargs: t.Any) -> t.Any:
     except JournalUnavailable as error:
         raise unavailable(error) from error
 
-    return Call(state, options, attempt).run(view, args, kwargs)
+    call = Call(state, options, attempt)
+
+    if attempt.execution.role == "on_failure":
+        return call.run(_after_failure, (state, options, attempt.execution), {})
+
+    return call.run(view, args, kwargs)
+
+
+def _after_failure(
+    state: State, options: Options, execution: Execution
+) -> tuple[str, int]:
+    """Run what follows the failure of the parent, in the place of the view."""
+    if options.on_failure is not None:
+        failed = t.cast(str, execution.parent_id)
+        steps = state.store.journal(failed)
+        info = execution_info(state.store.execution(failed), steps)
+        resolve(options.on_failure(info))
+
+    return "", 204
 
 
 def _arrival() -> Arrival:
@@ -91,7 +111,7 @@ def _begin(app: Flask, state: State, options: Options, arrival: Arrival) -> Atte
     lease = state.lease(execution_id, 1)
 
     try:
-        execution = _new_execution(state, arrival, execution_id, identity)
+        execution = _new_execution(state, options, arrival, execution_id, identity)
         return _attempt(app, state, options, execution, [], lease, url)
     except JournalUnavailable as error:
         if not error.unknown:
@@ -106,8 +126,13 @@ def _begin(app: Flask, state: State, options: Options, arrival: Arrival) -> Atte
 
 
 def _new_execution(
-    state: State, arrival: Arrival, execution_id: str, identity: bytes | None
+    state: State,
+    options: Options,
+    arrival: Arrival,
+    execution_id: str,
+    identity: bytes | None,
 ) -> Execution:
+    deadline = options.deadline_seconds
     endpoint = request.endpoint or ""
     now = state.store.begin(
         execution_id,
@@ -116,6 +141,8 @@ def _new_execution(
         state.config.lease,
         arrival.record,
         identity,
+        options.on_failure is not None,
+        deadline,
     )
     return Execution(
         id=execution_id,
@@ -132,6 +159,8 @@ def _new_execution(
         refusals=0,
         error=None,
         now=now,
+        on_failure=int(options.on_failure is not None),
+        deadline_at=None if deadline is None else now + deadline,
     )
 
 

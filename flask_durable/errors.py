@@ -17,6 +17,8 @@
         ConfigError                a setting is wrong
         SchemaError                the journal's tables are of another version
         JournalUnavailable         the journal's database can't be reached
+        DeadlineExceeded           an execution's time is over
+        ControlError               an execution can't be resumed or rerun
         ExecutionNotFound          no execution has this id
         CallbackError              a callback can't be completed
           CallbackConflict         it was, with other data
@@ -27,8 +29,9 @@
       Suspended                    ends an attempt that goes on later
       LeaseLostError               ends an attempt that somebody else took over
         JournalLostError           ends an attempt that can't record any more
+      Cancelled                    ends an attempt whose execution is cancelled
 
-The last three are control flow: ``except Exception`` must not catch them.
+The last four are control flow: ``except Exception`` must not catch them.
 This module imports nothing of the package but the clock.
 """
 
@@ -144,6 +147,14 @@ class JournalUnavailable(DurableError):
     """Whether the write may have happened although its answer was lost."""
 
 
+class DeadlineExceeded(DurableError):
+    """The execution took longer than its endpoint's deadline allows."""
+
+
+class ControlError(DurableError):
+    """An execution is not in a state for what was asked of it."""
+
+
 class ExecutionNotFound(DurableError):
     """There is no execution with this id."""
 
@@ -184,6 +195,10 @@ class Suspended(BaseException):
     def __init__(self, wake_at: float) -> None:
         self.wake_at = wake_at
         super().__init__("this attempt is suspended: let the exception pass")
+
+
+class Cancelled(BaseException):
+    """Ends an attempt at a step, because its execution was cancelled."""
 
 
 class LeaseLostError(BaseException):

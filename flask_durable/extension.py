@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import collections.abc as cabc
 import contextlib
+import datetime as dt
 import functools
 import os
 import pathlib
@@ -20,25 +21,24 @@ from flask import request
 
 from .arrival import arrive
 from .arrival import install_entry
-from .arrival import MARK
-from .arrival import Options
 from .call import Call
 from .call import KEY
-from .callbacks import complete
-from .callbacks import send
 from .cli import durable_cli
 from .config import Config
 from .database import Database
 from .dispatch import Dispatcher
 from .dispatch_thread import ThreadDispatcher
 from .endpoint import serve
+from .operations import Operations
+from .options import MARK
+from .options import OnFailure
+from .options import Options
 from .retry import Retry
 from .state import get_state
 from .state import Hooks
 from .state import opened_state
 from .state import State
 from .state import this_app
-from .waits import check_event
 from .web import make_blueprint
 
 F = t.TypeVar("F", bound=cabc.Callable[..., t.Any])
@@ -48,7 +48,7 @@ _engines: weakref.WeakKeyDictionary[Flask, Engine | None] = weakref.WeakKeyDicti
 """The durable apps of this process, and the engines that they were given."""
 
 
-class FlaskDurable:
+class FlaskDurable(Operations):
     """Makes views durable. One object serves several apps.
 
     :param app: call :meth:`init_app` with this app
@@ -97,6 +97,8 @@ class FlaskDurable:
         *,
         retry: Retry | None = None,
         pending: t.Literal["accepted", "redirect"] | None = None,
+        deadline: float | dt.timedelta | None = None,
+        on_failure: OnFailure | None = None,
         max_request_bytes: int | None = None,
     ) -> cabc.Callable[[F], F]: ...
 
@@ -107,6 +109,8 @@ class FlaskDurable:
         *,
         retry: Retry | None = None,
         pending: t.Literal["accepted", "redirect"] | None = None,
+        deadline: float | dt.timedelta | None = None,
+        on_failure: OnFailure | None = None,
         max_request_bytes: int | None = None,
     ) -> t.Any:
         """Make a view durable; put it under the route.
@@ -114,10 +118,14 @@ class FlaskDurable:
         :param retry: the policy of the view's steps, else ``DURABLE_RETRY``
         :param pending: how a client hears of a suspension: ``"accepted"`` (202)
             or ``"redirect"`` (303), else by its ``Accept`` header
+        :param deadline: how long an execution may take, in seconds or as a
+            ``timedelta``; after that no step is begun, and it fails
+        :param on_failure: a function that runs once after an execution failed or was
+            cancelled, with steps of its own; it gets an :class:`ExecutionInfo`
         :param max_request_bytes: limit of the request's body, else
             ``DURABLE_MAX_REQUEST_BYTES``
         """
-        chosen = Options(retry, pending, max_request_bytes)
+        chosen = Options(retry, pending, max_request_bytes, deadline, on_failure)
 
         def decorate(view: F) -> F:
             @functools.wraps(view)
@@ -156,42 +164,6 @@ class FlaskDurable:
         :raises ValueError: if another class of this name is registered
         """
         self._hooks.codec.register(cls, encode, decode)
-
-    def send_event(
-        self,
-        event: str,
-        *,
-        key: str | None = None,
-        data: t.Any = None,
-        dedup: str | None = None,
-    ) -> bool:
-        """Send an event to every execution of the current app that waits for it.
-
-        Those that wait for it later get it, too, if they had begun by now.
-
-        :param event: its name
-        :param key: what tells it from others of the name
-        :param data: what waits give back, of any type that steps may return
-        :param dedup: a mark of this very event: a second one of the same name and
-            key with the same mark is left out
-        :return: whether it is new
-        :raises JournalUnavailable: if it could not be stored
-        """
-        check_event(event, key)
-        app = this_app()
-        return send(opened_state(app), event, key, data, dedup)
-
-    def complete_callback(self, token: str, data: t.Any) -> None:
-        """Hand data to a callback, in a view of your own such as a form's.
-
-        The same again changes nothing.
-
-        :param token: the callback's ``token``
-        :raises ExecutionNotFound: if the token is not ours
-        :raises CallbackConflict: if it was completed before with other data
-        :raises CallbackGone: if its time is over, or its execution has ended
-        """
-        complete(opened_state(this_app()), token, data)
 
     def start_dispatcher(self, app: Flask) -> None:
         """Begin to replay due executions in threads of this process now.

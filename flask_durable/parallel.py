@@ -13,6 +13,7 @@ from flask import copy_current_request_context
 from .attempt import current_scope
 from .attempt import Scope
 from .awaiting import resolve
+from .errors import Cancelled
 from .errors import LeaseLostError
 from .errors import Suspended
 
@@ -121,7 +122,7 @@ def _leave_if_not_done(
     suspended = [each.suspended for each in scopes if each.suspended]
 
     for ran in ended:
-        if isinstance(ran.error, LeaseLostError):
+        if isinstance(ran.error, LeaseLostError | Cancelled):
             raise ran.error
 
         if isinstance(ran.error, Suspended):

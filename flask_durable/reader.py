@@ -68,6 +68,15 @@ class Reader:
         """
         return Execution(*self._one(self.sql.execution, execution_id))
 
+    def child(self, parent_id: str, step: str) -> Execution:
+        """Read the execution that a step of another one began."""
+        rows = self.ask(self.sql.child, parent_id=parent_id, parent_step=step)
+
+        if not rows:
+            raise ExecutionNotFound(f"Step {step} of {parent_id} began no execution.")
+
+        return Execution(*rows[0])
+
     def replay(self, execution_id: str) -> ReplayRecord:
         """Read what a replay's ticket must agree with, and whose it is."""
         return ReplayRecord(*self._one(self.sql.replay, execution_id))

@@ -17,8 +17,10 @@ from flask import Flask
 from . import clock
 from .codec import Codec
 from .config import Config
+from .control import Control
 from .database import Database
 from .dispatch import Dispatcher
+from .follow_ups import FollowUps
 from .heartbeat import Heartbeat
 from .heartbeat import Lease
 from .owner import current_owner
@@ -74,6 +76,16 @@ class State:
         """The heartbeat."""
         assert self._beat is not None
         return self._beat
+
+    @functools.cached_property
+    def follow_ups(self) -> FollowUps:
+        """What follows the ends of executions."""
+        return FollowUps(self.store)
+
+    @functools.cached_property
+    def control(self) -> Control:
+        """What operators do to executions."""
+        return Control(self.store)
 
     @functools.cached_property
     def upkeep(self) -> Upkeep:
@@ -154,7 +166,9 @@ class State:
             for database in self._databases:
                 database.forget()
 
-        self.__dict__.pop("upkeep", None)
+        for name in ("upkeep", "follow_ups", "control"):
+            self.__dict__.pop(name, None)
+
         self._reset()
 
 

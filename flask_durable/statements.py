@@ -124,6 +124,12 @@ class Statements:
             .limit(param("limit", sa.Integer()))
         )
         self.execution = prepare(_by_id(*EXECUTION_COLUMNS))
+        self.child = prepare(
+            sa.select(*EXECUTION_COLUMNS).where(
+                e.c.parent_id == column_param(e.c.parent_id),
+                e.c.parent_step == column_param(e.c.parent_step),
+            )
+        )
         self.replay = prepare(_by_id(e.c.attempt, e.c.status, e.c.identity))
         head = (e.c.app, e.c.status, e.c.attempt, e.c.rejections)
         request = (e.c.request, e.c.secrets, e.c.body, e.c.digest)

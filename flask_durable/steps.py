@@ -15,7 +15,11 @@ from . import clock
 from .attempt import current_scope
 from .attempt import Scope
 from .callbacks import Callback
+from .checks import check_function
+from .checks import check_id
+from .checks import check_workers
 from .errors import MisplacedStepError
+from .invokes import run_invoke
 from .parallel import results_of
 from .parallel import run_branches
 from .polls import run_poll
@@ -33,8 +37,6 @@ from .waits import Waiting
 P = t.ParamSpec("P")
 T = t.TypeVar("T")
 Item = t.TypeVar("Item")
-
-MAX_ID_LENGTH = 200
 
 OUTSIDE = (
     "Steps run inside of a durable endpoint: put `@durable.endpoint` under the route"
@@ -84,7 +86,7 @@ class Steps:
         :raises StepOutputError: if its result can't be stored
         """
         check_id(id)
-        _check_function(id, fn, "run")
+        check_function(id, fn, "run")
         scope = get_scope()
         return self._run(scope, id, functools.partial(fn, *args, **kwargs))
 
@@ -131,7 +133,7 @@ class Steps:
         :raises StepOutputError: if its result can't be stored; it was rolled back
         """
         check_id(id)
-        _check_function(id, fn, "transaction")
+        check_function(id, fn, "transaction")
 
         if self._at_most_once:
             raise TypeError(
@@ -161,7 +163,7 @@ class Steps:
         :param return_exceptions: give exceptions in their places instead of
             raising the first
         """
-        _check_workers(max_workers)
+        check_workers(max_workers)
         ended = run_branches(get_scope(), branches, max_workers)
         return tuple(results_of(ended, return_exceptions))
 
@@ -182,7 +184,7 @@ class Steps:
             raising the first
         """
         check_id(id)
-        _check_workers(max_workers)
+        check_workers(max_workers)
 
         def branch(index: int, item: Item) -> cabc.Callable[[], t.Any]:
             call = functools.partial(fn, item)
@@ -247,6 +249,32 @@ class Steps:
         name, found = scope.enter(id, "event")
         return Waiting(scope, name, found, "event", topic, seconds).result()
 
+    def invoke(
+        self,
+        id: str,
+        endpoint: str,
+        /,
+        *,
+        values: cabc.Mapping[str, t.Any] | None = None,
+        query: cabc.Mapping[str, t.Any] | None = None,
+        json: t.Any = None,
+        headers: cabc.Mapping[str, str] | None = None,
+    ) -> t.Any:
+        """Run another durable endpoint as a child execution, and give its JSON back.
+
+        No thread is held meanwhile. A child is cancelled with its parent.
+
+        :param endpoint: a durable endpoint, as for ``url_for``
+        :param values: the variables of its rule, as for ``url_for``
+        :param query: the query's parameters
+        :param json: what is sent as JSON
+        :param headers: further headers
+        :raises StepError: if the child failed, or answered with an error's status
+        :raises ValueError: if the endpoint is none, or not durable
+        """
+        check_id(id)
+        return run_invoke(get_scope(), id, endpoint, values, query, json, headers)
+
     def callback(self, id: str, /) -> Callback:
         """Make a link that somebody answers once, and wait for the answer later."""
         check_id(id)
@@ -272,7 +300,7 @@ class Steps:
         :raises StepError: if calls failed so often in a row that none is left
         """
         check_id(id)
-        _check_function(id, check, "poll")
+        check_function(id, check, "poll")
         pause = check_timeout(id, every)
         seconds = check_timeout(id, timeout)
         scope = get_scope()
@@ -292,36 +320,3 @@ def get_scope() -> Scope:
         raise MisplacedStepError(OUTSIDE)
 
     return scope
-
-
-def check_id(step_id: str) -> None:
-    """Make sure that a step can have this id in every database.
-
-    :raises ValueError: if it can't
-    """
-    if not isinstance(step_id, str) or len(step_id) > MAX_ID_LENGTH:
-        raise ValueError(
-            f"A step's id is a string of at most {MAX_ID_LENGTH} characters,"
-            f" and comes first; this is {step_id!r:.80}."
-        )
-
-    if not step_id or "\0" in step_id or not step_id.isascii() and _broken(step_id):
-        raise ValueError(f"A step can't be called {step_id!r}: give it a name.")
-
-
-def _check_function(step_id: str, fn: t.Any, verb: str) -> None:
-    if not callable(fn):
-        raise TypeError(
-            f'Step "{step_id}" needs a function, not {type(fn).__name__}: write'
-            f' step.{verb}("{step_id}", function, argument), without calling it.'
-        )
-
-
-def _broken(text: str) -> bool:
-    """Tell whether a string has surrogates, which no encoding takes."""
-    return any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _check_workers(max_workers: int) -> None:
-    if max_workers < 1:
-        raise ValueError(f"max_workers must be at least 1, not {max_workers}.")

@@ -30,6 +30,9 @@ OUTAGE_QUIET = 10.0
 POLL = 1.0
 """Longest time between two looks, in seconds."""
 
+PURGE_PAUSE = 600.0
+"""Seconds between two looks for executions that are too old to keep."""
+
 TOLD = 0.5
 """Seconds for which a process goes on to look for what it was told of."""
 
@@ -54,6 +57,7 @@ class Sweeper:
         self._stopped = False
         self._began = clock.boottime()
         self._watched_at = 0.0
+        self._purge_at = clock.boottime() + PURGE_PAUSE
         self._away_at = 0.0
 
     def run(self) -> None:
@@ -104,6 +108,8 @@ class Sweeper:
         if not self._may_sweep():
             return POLL
 
+        self._purge()
+
         left = self._state.upkeep.next_due()
 
         if left is None or left > 0:
@@ -115,6 +121,15 @@ class Sweeper:
             return self._hands.pause
 
         return 0.0 if self.sweep(free) else POLL / 20
+
+    def _purge(self) -> None:
+        """Delete what is old, now and then."""
+        if clock.boottime() >= self._purge_at:
+            self._purge_at = clock.boottime() + PURGE_PAUSE
+            deleted = self._state.control.purge(self._state.config.retention)
+
+            if deleted:
+                logger.info("Deleted %d executions that ended long ago.", deleted)
 
     def _may_sweep(self) -> bool:
         if not self._hands.shared:

@@ -1,0 +1,204 @@
+"""What operators do to executions: list, cancel, resume, rerun, delete."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from .control_sql import ControlStatements
+from .errors import ControlError
+from .follow_ups import FollowUps
+from .ids import new_id
+from .ids import new_nonce
+from .records import EndedRow
+from .records import Execution
+from .records import Failure
+from .store import response_values
+from .store import Store
+
+CANCELLED = Failure("flask_durable.errors.Cancelled", "It was cancelled.").encode()
+
+PURGE_BATCH = 500
+"""Executions that are deleted in one transaction."""
+
+
+class Control:
+    """What operators ask of executions, whichever process runs them."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._follow_ups = FollowUps(store)
+        self._sql = ControlStatements(store.database)
+
+    def find(
+        self, status: str | None, endpoint: str | None, before: str | None, limit: int
+    ) -> list[Execution]:
+        """Read executions, the newest first.
+
+        :param before: only those that are older than this one
+        """
+        rows = self._store.ask(
+            self._sql.find,
+            app=self._store.app,
+            status=status,
+            endpoint=endpoint,
+            before=before,
+            limit=limit,
+        )
+        return [Execution(*row) for row in rows]
+
+    def cancel(self, execution_id: str) -> bool:
+        """Have an execution end: one that runs at its next step, others at once.
+
+        Its children end first. Whoever is killed in between has left a mark by which
+        the next attempt does the rest.
+
+        :return: whether it had not ended before
+        """
+        key = {"execution_id": execution_id}
+        execution = self._store.execution(execution_id)
+
+        if not self._store.ask(self._sql.ask_to_end, **key):
+            return False
+
+        self.cancel_children(execution_id)
+        self._end(execution)
+        return True
+
+    def cancel_children(self, execution_id: str) -> None:
+        """Cancel what an execution began and has not got an answer of."""
+        for row in self._store.ask(self._sql.children, execution_id=execution_id):
+            self.cancel(row.id)
+
+    def _end(self, execution: Execution) -> None:
+        def work(connection: sa.Connection) -> None:
+            with self._store.database.transaction(connection):
+                parent = (execution.parent_id, execution.parent_step)
+                self._follow_ups.lock(connection, *parent)
+                rows = self._sql.cancel(
+                    connection,
+                    execution_id=execution.id,
+                    nonce=new_nonce(),
+                    **response_values(None, CANCELLED),
+                )
+
+                if rows:
+                    self._follow_ups(connection, EndedRow(*rows[0]))
+
+        self._store.database.run(work)
+
+    def resume(self, execution_id: str, force: bool = False) -> None:
+        """Let a failed execution go on where it failed.
+
+        The step that failed last is tried anew.
+
+        :param force: also if the view has recorded steps after that, which are
+            forgotten
+        :raises ControlError: if it has not failed, or has gone on after the failure
+        """
+        execution = self._store.execution(execution_id)
+
+        if execution.status != "failed":
+            raise ControlError(
+                f"Execution {execution_id} is {execution.status}: only one that failed"
+                " can be resumed."
+            )
+
+        position = self._failed_position(execution_id, force)
+
+        def work(connection: sa.Connection) -> bool:
+            with self._store.database.transaction(connection):
+                rows = self._sql.resume(
+                    connection, execution_id=execution_id, nonce=new_nonce()
+                )
+
+                if rows and position is not None:
+                    self._forget(connection, execution_id, position)
+
+            return bool(rows)
+
+        self._store.database.run(work)
+
+    def _failed_position(self, execution_id: str, force: bool) -> int | None:
+        journal = self._store.journal(execution_id)
+        failed = [line.position for line in journal if line.status == "failed"]
+
+        if not failed:
+            return None
+
+        last = max(failed)
+        later = [line.id for line in journal if line.position > last]
+
+        if later and not force:
+            names = ", ".join(f'"{name}"' for name in later[:5])
+            raise ControlError(
+                f"Execution {execution_id} went on after its step failed: it recorded"
+                f" {names}. To resume would do those again; --force forgets them."
+            )
+
+        return last
+
+    def _forget(
+        self, connection: sa.Connection, execution_id: str, position: int
+    ) -> None:
+        values = {"execution_id": execution_id, "position": position}
+        self._sql.forget_steps(connection, **values)
+
+    def rerun(self, execution_id: str, from_step: str | None = None) -> str:
+        """Begin a new execution with the same request, and give its id.
+
+        :param from_step: keep what was recorded before this step
+        :raises ControlError: if the journal has no such step
+        """
+        self._store.execution(execution_id)
+        position = self._position(execution_id, from_step)
+        mine, nonce = new_id(), new_nonce()
+
+        def work(connection: sa.Connection) -> None:
+            with self._store.database.transaction(connection):
+                if self._sql.copy(connection, of=execution_id, id=mine, nonce=nonce):
+                    self._sql.copy_steps(
+                        connection, of=execution_id, id=mine, position=position
+                    )
+
+        self._store.database.run(work)
+        return mine
+
+    def _position(self, execution_id: str, name: str | None) -> int:
+        if name is None:
+            return 0
+
+        for line in self._store.journal(execution_id):
+            if line.id == name:
+                return line.position
+
+        raise ControlError(f'Execution {execution_id} has no step "{name}".')
+
+    def purge(self, age: float) -> int:
+        """Delete executions that ended longer ago than so many seconds.
+
+        Events of that age go, too. What others still wait for stays.
+
+        :return: how many executions
+        """
+        count = 0
+
+        while ids := self._purge_batch(age):
+            count += ids
+
+        self._store.ask(self._sql.delete_events, age=age)
+        return count
+
+    def _purge_batch(self, age: float) -> int:
+        values = {"app": self._store.app, "age": age, "limit": PURGE_BATCH}
+        rows = self._store.ask(self._sql.old, **values)
+
+        def work(connection: sa.Connection) -> None:
+            with self._store.database.transaction(connection):
+                for row in rows:
+                    self._sql.delete_steps(connection, execution_id=row.id)
+                    self._sql.delete(connection, execution_id=row.id)
+
+        if rows:
+            self._store.database.run(work)
+
+        return len(rows)

@@ -1,0 +1,97 @@
+"""Make the request of an execution that no client sent."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import contextlib
+import typing as t
+
+from flask import Flask
+from flask import has_request_context
+from flask import Request
+from flask import request
+from flask import url_for
+from werkzeug.test import EnvironBuilder
+
+from .capture import capture_request
+from .records import RequestRecord
+
+METHODS = ("POST", "PUT", "PATCH", "DELETE", "GET")
+"""Which method is chosen of those that the endpoint's rule takes."""
+
+Mapping = cabc.Mapping[str, t.Any]
+
+
+class NewRequest(t.NamedTuple):
+    """A request that may be stored, and where it leads."""
+
+    endpoint: str
+    method: str
+    record: RequestRecord
+
+
+def make_request(
+    app: Flask,
+    endpoint: str,
+    values: Mapping | None,
+    query: Mapping | None,
+    json: t.Any,
+    headers: cabc.Mapping[str, str] | None,
+    limit: int,
+) -> NewRequest:
+    """Make a request of an endpoint, as if a client had sent it.
+
+    Outside of a request the app's ``SERVER_NAME`` and ``PREFERRED_URL_SCHEME`` tell
+    where to, as for ``url_for``.
+
+    :param endpoint: as for ``url_for``: ``.name`` is in the current blueprint
+    :param values: the rule's variables, as for ``url_for``
+    :raises ValueError: if the app has no such endpoint
+    """
+    name = _full_name(endpoint)
+    method = _method(app, name)
+
+    with contextlib.nullcontext() if has_request_context() else _context(app):
+        path = url_for(name, _method=method, **(values or {}))
+        root = request.script_root
+        base = request.root_url
+
+    builder = EnvironBuilder(
+        path=path.removeprefix(root),
+        base_url=base,
+        method=method,
+        query_string=dict(query) if query else None,
+        json=json,
+        headers=list(headers.items()) if headers else None,
+    )
+    environ = builder.get_environ()
+
+    # The path as a server received it: there was none.
+    for key in ("RAW_URI", "REQUEST_URI"):
+        environ.pop(key, None)
+
+    environ["REMOTE_ADDR"] = "127.0.0.1"
+    return NewRequest(name, method, capture_request(Request(environ), limit))
+
+
+def _context(app: Flask) -> t.Any:
+    return app.test_request_context()
+
+
+def _full_name(endpoint: str) -> str:
+    if not endpoint.startswith("."):
+        return endpoint
+
+    blueprint = request.blueprint if has_request_context() else None
+    return f"{blueprint}{endpoint}" if blueprint else endpoint[1:]
+
+
+def _method(app: Flask, endpoint: str) -> str:
+    if endpoint not in app.view_functions:
+        raise ValueError(
+            f'There is no endpoint "{endpoint}": use the name that url_for takes.'
+        )
+
+    rules = app.url_map.iter_rules(endpoint)
+    allowed = {method for rule in rules for method in rule.methods or {"GET"}}
+    return next(method for method in METHODS if method in allowed)

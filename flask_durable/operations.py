@@ -1,0 +1,188 @@
+"""The operating verbs of the extension, for the current app."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import datetime as dt
+import typing as t
+
+from .callbacks import complete
+from .callbacks import send
+from .clock import duration
+from .errors import ControlError
+from .ids import new_id
+from .infos import execution_info
+from .infos import ExecutionInfo
+from .new_request import make_request
+from .options import options_of
+from .records import ExecutionStatus
+from .signing import check_secret_key
+from .state import opened_state
+from .state import State
+from .state import this_app
+from .waits import check_event
+
+
+class Operations:
+    """What an app, a script or an operator does to executions.
+
+    All of it is about the current app, as ``flask.current_app`` is.
+    """
+
+    def get(self, execution_id: str) -> ExecutionInfo:
+        """Read an execution with its steps.
+
+        :raises ExecutionNotFound: if there is none with this id
+        """
+        store = _state().store
+        execution = store.execution(execution_id)
+        return execution_info(execution, store.journal(execution_id))
+
+    def executions(
+        self,
+        *,
+        status: ExecutionStatus | None = None,
+        endpoint: str | None = None,
+        before: str | None = None,
+        limit: int = 100,
+    ) -> list[ExecutionInfo]:
+        """Read executions, the newest first, without their steps.
+
+        :param status: only those of this status
+        :param endpoint: only those of this endpoint
+        :param before: only those that began before the execution of this id, for the
+            next page
+        :param limit: how many at most
+        """
+        found = _state().control.find(status, endpoint, before, limit)
+        return [execution_info(execution) for execution in found]
+
+    def start(
+        self,
+        endpoint: str,
+        *,
+        values: cabc.Mapping[str, t.Any] | None = None,
+        query: cabc.Mapping[str, t.Any] | None = None,
+        json: t.Any = None,
+        headers: cabc.Mapping[str, str] | None = None,
+    ) -> str:
+        """Begin an execution without a client, and give its id.
+
+        A dispatcher runs it. It is committed when this returns.
+
+        :param endpoint: a durable endpoint, as for ``url_for``
+        :param values: the variables of its rule, as for ``url_for``
+        :param query: the query's parameters
+        :param json: what is sent as JSON
+        :param headers: further headers
+        :raises ValueError: if the endpoint is none, or not durable
+        """
+        app = this_app()
+        check_secret_key(app)
+        state = opened_state(app)
+        limit = state.config.max_request_bytes
+        request = make_request(app, endpoint, values, query, json, headers, limit)
+        options = options_of(app, request.endpoint, request.method)
+
+        if options is None:
+            raise ValueError(f'The endpoint "{request.endpoint}" is not durable.')
+
+        execution_id = new_id()
+        state.store.start(
+            execution_id,
+            request.endpoint,
+            request.record,
+            None,
+            options.on_failure is not None,
+            options.deadline_seconds,
+        )
+        state.wake(0.0)
+        return execution_id
+
+    def cancel(self, execution_id: str) -> None:
+        """Have an execution end: a running one at its next step, others at once.
+
+        The outcome that is in flight is recorded. Its children are cancelled, too.
+
+        :raises ExecutionNotFound: if there is none with this id
+        :raises ControlError: if it has ended
+        """
+        state = _state()
+
+        if not state.control.cancel(execution_id):
+            raise ControlError(f"Execution {execution_id} has ended already.")
+
+        state.wake(0.0)
+
+    def resume(self, execution_id: str, *, force: bool = False) -> None:
+        """Let a failed execution go on where it failed: that step is tried anew.
+
+        :param force: also if the view caught the failure and has recorded steps after
+            it; those are forgotten, and done again
+        :raises ExecutionNotFound: if there is none with this id
+        :raises ControlError: if it has not failed, or has gone on since
+        """
+        state = _state()
+        state.control.resume(execution_id, force)
+        state.wake(0.0)
+
+    def rerun(self, execution_id: str, *, from_step: str | None = None) -> str:
+        """Begin a new execution with the request of another, and give its id.
+
+        :param from_step: keep the outcomes of the steps that were called before this
+        :raises ExecutionNotFound: if there is none with this id
+        :raises ControlError: if it has no such step
+        """
+        state = _state()
+        execution_id = state.control.rerun(execution_id, from_step)
+        state.wake(0.0)
+        return execution_id
+
+    def purge(self, older_than: float | dt.timedelta | None = None) -> int:
+        """Delete executions that ended long ago, and events of that age.
+
+        :param older_than: seconds or a ``timedelta``, else ``DURABLE_RETENTION``
+        :return: how many executions were deleted
+        """
+        state = _state()
+        given = state.config.retention if older_than is None else older_than
+        return state.control.purge(duration(given))
+
+    def send_event(
+        self,
+        event: str,
+        *,
+        key: str | None = None,
+        data: t.Any = None,
+        dedup: str | None = None,
+    ) -> bool:
+        """Send an event to every execution of the current app that waits for it.
+
+        Those that wait for it later get it, too, if they had begun by now.
+
+        :param event: its name
+        :param key: what tells it from others of the name
+        :param data: what waits give back, of any type that steps may return
+        :param dedup: a mark of this very event: a second one of the same name and
+            key with the same mark is left out
+        :return: whether it is new
+        :raises JournalUnavailable: if it could not be stored
+        """
+        check_event(event, key)
+        return send(_state(), event, key, data, dedup)
+
+    def complete_callback(self, token: str, data: t.Any) -> None:
+        """Hand data to a callback, in a view of your own such as a form's.
+
+        The same again changes nothing.
+
+        :param token: the callback's ``token``
+        :raises ExecutionNotFound: if the token is not ours
+        :raises CallbackConflict: if it was completed before with other data
+        :raises CallbackGone: if its time is over, or its execution has ended
+        """
+        complete(_state(), token, data)
+
+
+def _state() -> State:
+    return opened_state(this_app())
