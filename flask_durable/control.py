@@ -46,6 +46,16 @@ class Control:
         )
         return [Execution(*row) for row in rows]
 
+    def count(self) -> list[tuple[str, str, int]]:
+        """Count executions by endpoint and status."""
+        rows = self._store.ask(self._sql.count, app=self._store.app)
+        return [tuple(row) for row in rows]
+
+    def lateness(self) -> float:
+        """Give for how many seconds the first that is due has waited to begin."""
+        rows = self._store.ask(self._sql.lateness, app=self._store.app)
+        return max(0.0, rows[0][0] or 0.0)
+
     def cancel(self, execution_id: str) -> bool:
         """Have an execution end: one that runs at its next step, others at once.
 

@@ -36,6 +36,8 @@ class ControlStatements:
         self.copy_steps = prepare(_copy_steps())
         self.old = prepare(_old())
         self.find = prepare(_find())
+        self.count = prepare(_count())
+        self.lateness = prepare(_lateness())
         self.delete_steps = prepare(_delete(s, s.c.execution_id, s.c.id))
         self.delete = prepare(_delete(e, e.c.id, e.c.id))
         self.delete_events = prepare(_delete_events())
@@ -161,6 +163,23 @@ def _find() -> Select:
         )
         .order_by(e.c.id.desc())
         .limit(param("limit", sa.Integer()))
+    )
+
+
+def _count() -> Select:
+    return (
+        sa.select(e.c.endpoint, e.c.status, sa.func.count())
+        .where(e.c.app == column_param(e.c.app))
+        .group_by(e.c.endpoint, e.c.status)
+        .order_by(e.c.endpoint, e.c.status)
+    )
+
+
+def _lateness() -> Select:
+    return sa.select(db_now() - sa.func.min(e.c.ready_at)).where(
+        e.c.app == column_param(e.c.app),
+        e.c.due_at.is_not(None),
+        e.c.status.in_(CLAIMABLE),
     )
 
 

@@ -188,7 +188,7 @@ class StoreMachine(RuleBasedStateMachine):
             output=f"{right}".encode(),
         )
 
-    def _write(self, allowed: bool, write: t.Callable[[], None]) -> None:
+    def _write(self, allowed: bool, write: t.Callable[[], object]) -> None:
         try:
             write()
         except LeaseLostError:

@@ -1,4 +1,4 @@
-"""The ``flask durable`` commands."""
+"""The commands that set up the journal and replay what is due."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ import sys
 import urllib.parse
 
 import click
-from flask.cli import AppGroup
+from flask.cli import with_appcontext
 
-from . import schema
-from .config import Config
-from .errors import DurableError
-from .state import opened_state
-from .state import this_app
-from .tables import SCHEMA_VERSION
+from .. import schema
+from ..config import Config
+from ..errors import DurableError
+from ..state import opened_state
+from ..state import this_app
+from ..tables import SCHEMA_VERSION
 
 LOG_FORMAT = "%(asctime)s [%(process)d] %(levelname)s %(message)s"
 
 RQ_PROCESSES = 4
 """Processes of a worker, as an embedded dispatcher has four threads."""
 
-durable_cli = AppGroup("durable", help="Operate durable executions.")
 
-
-@durable_cli.command("upgrade")
+@click.command("upgrade")
+@with_appcontext
 @click.option("--sql", is_flag=True, help="Print the statements instead.")
 def upgrade(sql: bool) -> None:
     """Make the journal's tables, or bring them to this version."""
@@ -51,7 +50,8 @@ def upgrade(sql: bool) -> None:
     click.echo(f"The journal at {database.label} {verb}.")
 
 
-@durable_cli.command("worker")
+@click.command("worker")
+@with_appcontext
 @click.option(
     "--processes",
     type=click.IntRange(min=1),
@@ -67,10 +67,10 @@ def worker(processes: int | None, burst: bool, queue: str | None) -> None:
     DURABLE_REPLAY_THREADS threads.
     """
     # RQ takes its time to import, and only workers need it.
-    from .supervisor import end_with_parent
-    from .supervisor import PARENT
-    from .supervisor import Supervisor
-    from .worker import run_child
+    from ..supervisor import end_with_parent
+    from ..supervisor import PARENT
+    from ..supervisor import Supervisor
+    from ..worker import run_child
 
     app = this_app()
     logging.basicConfig(format=LOG_FORMAT)

@@ -1,0 +1,183 @@
+"""The commands that tell whether all is well."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import sys
+import typing as t
+import urllib.parse
+
+import click
+from flask.cli import with_appcontext
+
+from .. import schema
+from ..errors import DurableError
+from ..signing import check_secret_key
+from ..state import opened_state
+from ..state import State
+from ..state import this_app
+from ..tables import SCHEMA_VERSION
+from .output import as_json
+from .output import print_json
+from .output import print_table
+from .output import reports_errors
+
+TIMEOUT = 3.0
+"""Seconds that a server has to answer."""
+
+
+class Trouble(Exception):
+    """Something is not as it must be."""
+
+
+@click.command("check")
+@as_json
+@with_appcontext
+def check(as_json: bool) -> None:
+    """Check database, schema, secret key, Redis, workers and replay URL.
+
+    Exits with 1 if one is bad.
+    """
+    state = opened_state(this_app())
+    results = [_result(name, test, state) for name, test in TESTS.items()]
+
+    if as_json:
+        print_json(
+            [dict(zip(("name", "ok", "detail"), r, strict=True)) for r in results]
+        )
+    else:
+        for name, ok, detail in results:
+            mark = (
+                click.style("ok ", fg="green") if ok else click.style("bad", fg="red")
+            )
+            click.echo(f"{mark}  {name}: {detail}")
+
+    if not all(ok for _, ok, _ in results):
+        sys.exit(1)
+
+
+Test = cabc.Callable[[State], str]
+
+
+def _result(name: str, test: Test, state: State) -> tuple[str, bool, str]:
+    try:
+        return name, True, test(state)
+    except (Trouble, DurableError, RuntimeError) as error:
+        return name, False, str(error).partition("\n")[0]
+
+
+def _check_database(state: State) -> str:
+    database = state.store.database
+    database.run(lambda connection: connection.exec_driver_sql("SELECT 1"))
+    return database.label
+
+
+def _check_schema(state: State) -> str:
+    schema.ensure(state.store.database, create=False)
+    return SCHEMA_VERSION
+
+
+def _check_key(state: State) -> str:
+    check_secret_key(this_app())
+    return "set"
+
+
+def _check_redis(state: State) -> str:
+    if state.config.redis_url is None:
+        return "not used"
+
+    import redis
+
+    from ..dispatch_rq import connect
+
+    try:
+        connect(state.config.redis_url, TIMEOUT).ping()
+    except redis.RedisError as error:
+        raise Trouble(str(error)) from None
+
+    return "answers"
+
+
+def _check_workers(state: State) -> str:
+    if state.config.redis_url is None:
+        return "not needed: the app's processes replay"
+
+    import redis
+    from rq import Worker
+
+    from ..dispatch_rq import connect
+    from ..dispatch_rq import durable_queue
+
+    try:
+        connection = connect(state.config.redis_url, TIMEOUT)
+        queue = durable_queue(state.config.queue, connection)
+        count = Worker.count(queue=queue)
+        waiting = len(queue)
+    except redis.RedisError as error:
+        raise Trouble(str(error)) from None
+
+    text = f'{count} on the queue "{state.config.queue}", where {waiting} jobs wait'
+
+    if not count:
+        raise Trouble(f"{text}: run `flask durable worker`")
+
+    return text
+
+
+def _check_replay_url(state: State) -> str:
+    url = state.config.replay_url
+
+    if url is None:
+        return "not used: replays run in the process that sends them"
+
+    import requests
+
+    try:
+        with requests.Session() as session:
+            session.trust_env = False
+            answer = session.get(
+                _nowhere(state), timeout=TIMEOUT, allow_redirects=False
+            )
+    except requests.RequestException as error:
+        raise Trouble(f"{url} does not answer: {type(error).__name__}") from None
+
+    if "application/problem+json" not in answer.headers.get("Content-Type", ""):
+        raise Trouble(f"{url} answers, but not as this app: {answer.status_code}")
+
+    return f"{url} answers"
+
+
+def _nowhere(state: State) -> str:
+    """Name a page that only this extension answers, with 404."""
+    path = f"{state.config.url_prefix}/executions/none"
+    return urllib.parse.urljoin(t.cast(str, state.config.replay_url), path)
+
+
+TESTS: dict[str, Test] = {
+    "database": _check_database,
+    "schema": _check_schema,
+    "secret key": _check_key,
+    "redis": _check_redis,
+    "workers": _check_workers,
+    "replay url": _check_replay_url,
+}
+
+
+@click.command("stats")
+@as_json
+@with_appcontext
+@reports_errors
+def stats(as_json: bool) -> None:
+    """Count executions by endpoint and status."""
+    state = opened_state(this_app())
+    counts = state.control.count()
+    late = state.control.lateness()
+
+    if as_json:
+        names = ("endpoint", "status", "count")
+        rows = [dict(zip(names, row, strict=True)) for row in counts]
+        print_json({"executions": rows, "seconds_late": late})
+        return
+
+    print_table(("ENDPOINT", "STATUS", "COUNT"), counts)
+    click.echo(f"\nWhat is due waits since {late:.1f} s.")

@@ -1,0 +1,64 @@
+"""What commands print: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import dataclasses
+import datetime as dt
+import functools
+import json
+import typing as t
+
+import click
+
+from ..errors import DurableError
+
+F = t.TypeVar("F", bound=cabc.Callable[..., t.Any])
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
+
+
+def reports_errors(command: F) -> F:
+    """Have a command end with a sentence, not with a traceback."""
+
+    @functools.wraps(command)
+    def run(*args: t.Any, **kwargs: t.Any) -> t.Any:
+        try:
+            return command(*args, **kwargs)
+        except (DurableError, ValueError) as error:
+            raise click.ClickException(str(error)) from None
+
+    return t.cast(F, run)
+
+
+def print_json(value: t.Any) -> None:
+    """Print dataclasses and plain values as JSON; times are ISO 8601."""
+    click.echo(json.dumps(value, default=_plain, indent=2))
+
+
+def _plain(value: t.Any) -> t.Any:
+    if isinstance(value, dt.datetime):
+        return value.isoformat()
+
+    return dataclasses.asdict(value)
+
+
+def print_table(names: cabc.Sequence[str], rows: cabc.Iterable[t.Any]) -> None:
+    """Print rows in columns that are as wide as they need to be."""
+    lines = [list(names), *([_text(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+
+    for number, line in enumerate(lines):
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        text = "  ".join(cells).rstrip()
+        click.echo(click.style(text, bold=True) if number == 0 else text)
+
+
+def _text(value: t.Any) -> str:
+    if value is None:
+        return "-"
+
+    if isinstance(value, dt.datetime):
+        return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+    return str(value)

@@ -1,0 +1,168 @@
+"""The commands: tables for people, JSON for programs, errors as sentences."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+import pytest
+from click.testing import Result
+from flask import Flask
+from flask import request
+from flask.testing import FlaskClient
+
+from flask_durable import FlaskDurable
+from flask_durable import NonRetryableError
+from flask_durable import step
+
+from .driving import Drive
+from .processes import free_port
+from .processes import HOST
+
+
+class Run(t.Protocol):
+    """Runs ``flask durable`` with some words."""
+
+    def __call__(self, *words: str) -> Result: ...
+
+
+@pytest.fixture
+def run(app: Flask, durable: FlaskDurable) -> Run:
+    """Run commands of an app with a view that may fail."""
+    paid: list[int] = []
+
+    def pay() -> str:
+        paid.append(1)
+
+        if len(paid) == 1:
+            raise NonRetryableError("the card was declined")
+
+        return "paid"
+
+    @app.post("/orders/<item>")
+    @durable.endpoint
+    def order(item: str) -> t.Any:
+        step.run("reserve", str, item)
+
+        if item == "wait":
+            step.wait_for_event("wait", "never")
+
+        if item == "pay":
+            step.run("pay", pay)
+
+        return {"item": item, "sent": request.get_json(silent=True)}
+
+    def run(*words: str) -> Result:
+        return app.test_cli_runner().invoke(args=["durable", *words])
+
+    return run
+
+
+def begin(client: FlaskClient, item: str) -> str:
+    """Begin an execution, and give its id."""
+    return client.post(f"/orders/{item}").headers["Durable-Execution"]
+
+
+def test_executions_are_listed(run: Run, client: FlaskClient) -> None:
+    """As a table, or as JSON."""
+    assert run("list").output == "There are none.\n"
+    mine = begin(client, "tea")
+    waiting = begin(client, "wait")
+    header, first, second = run("list").output.splitlines()
+    assert header.split()[:3] == ["ID", "ENDPOINT", "STATUS"]
+    assert first.split()[:4] == [waiting, "order", "suspended", "1"]
+    assert second.split()[:4] == [mine, "order", "completed", "1"]
+    (found,) = json.loads(run("list", "--status", "suspended", "--json").output)
+    assert (found["id"], found["status"]) == (waiting, "suspended")
+
+
+def test_an_execution_is_shown(run: Run, client: FlaskClient) -> None:
+    """With its steps, and why it failed."""
+    mine = begin(client, "pay")
+    text = run("show", mine).output
+    assert text.startswith("order: failed in attempt 1")
+    assert "the card was declined" in text
+    assert [line.split()[0] for line in text.splitlines()[-2:]] == ["reserve", "pay"]
+    assert json.loads(run("show", mine, "--json").output)["steps"][1]["tries"] == 1
+    assert "waits until it is woken" in run("show", begin(client, "wait")).output
+
+
+def test_an_execution_is_started(run: Run, drive: Drive) -> None:
+    """By its endpoint's name; the id is printed."""
+    words = ("--value", "item=tea", "--json", '{"a": 1}')
+    mine = run("start", "order", *words).output.strip()
+    drive.run_due()
+    assert "completed" in run("show", mine).output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["start", "nowhere"], 'Error: There is no endpoint "nowhere"'),
+        (["start", "order", "--value", "item"], "'item' is no NAME=VALUE"),
+        (["start", "order", "--json", "{"], "--json"),
+        (["show", "gone"], "Error: There is no execution gone."),
+        (["cancel", "gone"], "Error: There is no execution gone."),
+        (["resume", "gone"], "Error: There is no execution gone."),
+        (["rerun", "gone"], "Error: There is no execution gone."),
+    ],
+)
+def test_errors_are_sentences(run: Run, words: list[str], message: str) -> None:
+    """And an exit code."""
+    done = run(*words)
+    assert done.exit_code != 0
+    assert message in done.output
+    assert "Traceback" not in done.output
+
+
+def test_executions_are_steered(run: Run, client: FlaskClient, drive: Drive) -> None:
+    """Cancelled, resumed, run again, deleted."""
+    waiting = begin(client, "wait")
+    assert run("cancel", waiting).output == f"Execution {waiting} is cancelled.\n"
+    assert "has ended already" in run("cancel", waiting).output
+    failed = begin(client, "pay")
+    assert run("resume", failed).output == f"Execution {failed} goes on.\n"
+    drive.run_due()
+    assert "completed" in run("show", failed).output
+    again = run("rerun", failed, "--from-step", "pay").output.strip()
+    drive.run_due()
+    assert "completed" in run("show", again).output
+    assert run("purge").output == "Deleted 0 executions.\n"
+    assert run("purge", "--older-than", "0").output == "Deleted 3 executions.\n"
+
+
+def test_executions_are_counted(run: Run, client: FlaskClient) -> None:
+    """By endpoint and status."""
+    begin(client, "tea")
+    begin(client, "wait")
+    rows = [line.split() for line in run("stats").output.splitlines()[1:3]]
+    assert rows == [["order", "completed", "1"], ["order", "suspended", "1"]]
+    found = json.loads(run("stats", "--json").output)
+    assert found["seconds_late"] == 0.0
+
+
+def test_all_is_well(run: Run) -> None:
+    """A line each, without Redis too."""
+    begun = run("upgrade")
+    assert begun.exit_code == 0
+    done = run("check")
+    assert done.exit_code == 0
+    lines = [line.partition(":")[0] for line in done.output.splitlines()]
+    names = ["database", "schema", "secret key", "redis", "workers", "replay url"]
+    assert lines == [f"ok   {name}" for name in names]
+
+
+def test_what_is_bad_is_told(app: Flask, tmp_path: t.Any) -> None:
+    """One line each, and an exit code."""
+    nobody = f"127.0.0.1:{free_port()}"
+    app.config.update(
+        DURABLE_DATABASE_URL=f"sqlite:///{tmp_path}/none/journal.db",
+        DURABLE_REDIS_URL=f"redis://{nobody}",
+        DURABLE_REPLAY_URL=f"http://{nobody}",
+        SECRET_KEY=None,
+    )
+    FlaskDurable(app)
+    done = app.test_cli_runner().invoke(args=["durable", "check", "--json"])
+    assert done.exit_code == 1
+    assert [result["ok"] for result in json.loads(done.output)] == [False] * 6
+    assert HOST in done.output

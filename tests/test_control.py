@@ -1,0 +1,616 @@
+"""Children, and what operators do: start, cancel, resume, rerun, purge."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import datetime as dt
+import threading
+import typing as t
+
+import pytest
+from flask import Blueprint
+from flask import Flask
+from flask import jsonify
+from flask import request
+from flask.testing import FlaskClient
+
+from flask_durable import ControlError
+from flask_durable import current_execution
+from flask_durable import durable_replay
+from flask_durable import ExecutionInfo
+from flask_durable import ExecutionNotFound
+from flask_durable import FlaskDurable
+from flask_durable import NonRetryableError
+from flask_durable import Retry
+from flask_durable import step
+from flask_durable import StepError
+
+from .driving import Drive
+
+
+class Shop:
+    """Durable views whose work a test may change."""
+
+    def __init__(self, app: Flask, durable: FlaskDurable) -> None:
+        self.app = app
+        self.durable = durable
+        self.calls: list[str] = []
+        self.failed: list[ExecutionInfo] = []
+        self.work: cabc.Callable[[], t.Any] = lambda: "done"
+        self.child: cabc.Callable[[int], t.Any] = lambda number: {"number": number}
+
+        @app.post("/work")
+        @durable.endpoint(on_failure=self.after, retry=Retry(2, initial=60))
+        def work() -> t.Any:
+            return self.work()
+
+        @app.put("/children/<int:number>")
+        @durable.endpoint
+        def child(number: int) -> t.Any:
+            return self.child(number)
+
+        @app.post("/hurried")
+        @durable.endpoint(deadline=dt.timedelta(minutes=2))
+        def hurried() -> t.Any:
+            return self.work()
+
+        @app.get("/plain")
+        def plain() -> str:
+            return "plain"
+
+    def after(self, failed: ExecutionInfo) -> None:
+        """Follow a failure, with a step."""
+        self.failed.append(failed)
+        step.run("tell", self.call, f"after {failed.status}")
+
+    def call(self, name: str) -> str:
+        """Count a call."""
+        self.calls.append(name)
+        return name
+
+    def fail(self, name: str) -> str:
+        """Fail for good."""
+        self.calls.append(name)
+        raise NonRetryableError("no")
+
+
+@pytest.fixture
+def shop(app: Flask, durable: FlaskDurable) -> Shop:
+    """Set up the views."""
+    return Shop(app, durable)
+
+
+@pytest.fixture
+def context(app: Flask, shop: Shop) -> cabc.Iterator[None]:
+    """Be in the app's context."""
+    with app.app_context():
+        yield
+
+
+def invoke(number: int = 7, **options: t.Any) -> t.Any:
+    """Run a child."""
+    return step.invoke(f"child-{number}", "child", values={"number": number}, **options)
+
+
+def finish(drive: Drive, answer: t.Any) -> t.Any:
+    """Replay what is due, and give the final response."""
+    for _ in range(4):
+        drive.run_due()
+
+    return drive.app.test_client().get(drive.status(answer)["response_url"])
+
+
+# Children
+
+
+def test_a_child_gives_its_json_back(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """By the rule's own method, with a body, a query and headers."""
+
+    def child(number: int) -> t.Any:
+        assert (request.method, request.args["x"]) == ("PUT", "a b")
+        assert request.headers["X-Mood"] == "good"
+        step.sleep("nap", 60)
+        return {"number": number, "got": request.json, "url": request.url}
+
+    shop.child = child
+    shop.work = lambda: invoke(json=[1], query={"x": "a b"}, headers={"X-Mood": "good"})
+    answer = client.post("/work")
+    waits = drive.status(answer)["waiting_for"]
+    assert (waits["kind"], waits["step"]) == ("invoke", "child-7")
+    drive.run_due()
+    drive.advance(61)
+    url = "http://localhost/children/7?x=a+b"
+    assert finish(drive, answer).json == {"number": 7, "got": [1], "url": url}
+
+
+def test_a_child_is_begun_once(shop: Shop, client: FlaskClient, drive: Drive) -> None:
+    """Whatever wakes its parent meanwhile."""
+
+    def child(number: int) -> t.Any:
+        shop.call("child")
+        step.sleep("nap", 60)
+        return {}
+
+    def work() -> t.Any:
+        def nap() -> None:
+            step.sleep("nap", 30)
+
+        return list(step.parallel(invoke, nap))
+
+    shop.child, shop.work = child, work
+    answer = client.post("/work")
+    drive.run_due()
+    drive.advance(31)
+    drive.run_due()
+    drive.advance(31)
+    assert finish(drive, answer).json == [{}, None]
+    assert shop.calls.count("child") == 2
+    assert len(drive.state.control.find(None, "child", None, 9)) == 1
+
+
+@pytest.mark.parametrize(
+    ("child", "message"),
+    [
+        (lambda number: 1 / 0, "division by zero"),
+        (lambda number: ("no", 404), "it answered 404 NOT FOUND"),
+        (lambda number: "text", "it answered text/html, not JSON"),
+    ],
+)
+def test_a_failed_child_fails_its_step(
+    shop: Shop, client: FlaskClient, drive: Drive, child: t.Any, message: str
+) -> None:
+    """The parent may catch it, now and on each replay."""
+
+    def work() -> t.Any:
+        try:
+            return invoke()
+        except StepError as error:
+            step.sleep("nap", 60)
+            return error.error_message
+
+    shop.child, shop.work = child, work
+    answer = client.post("/work")
+    drive.run_due()
+    drive.run_due()
+    drive.advance(61)
+    assert finish(drive, answer).text == message
+
+
+def test_an_empty_answer_is_none(shop: Shop, client: FlaskClient, drive: Drive) -> None:
+    """204 has nothing to give."""
+    shop.child = lambda number: ("", 204)
+    shop.work = lambda: jsonify(invoke())
+    assert finish(drive, client.post("/work")).json is None
+
+
+def test_children_side_by_side(shop: Shop, client: FlaskClient, drive: Drive) -> None:
+    """Each in its branch."""
+    branches = [lambda n=n: invoke(n) for n in range(3)]
+    shop.work = lambda: [each["number"] for each in step.parallel(*branches)]
+    assert finish(drive, client.post("/work")).json == [0, 1, 2]
+
+
+def test_a_child_has_its_parents_identity(
+    shop: Shop, client: FlaskClient, drive: Drive, durable: FlaskDurable
+) -> None:
+    """Hooks log the same user in."""
+    durable.identity(lambda: "ada")
+
+    def child(number: int) -> t.Any:
+        replay = durable_replay()
+        return {"who": replay.identity if replay else None}
+
+    shop.child, shop.work = child, invoke
+    assert finish(drive, client.post("/work")).json == {"who": "ada"}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "message"),
+    [("nowhere", 'no endpoint "nowhere"'), ("plain", "is not durable")],
+)
+def test_only_durable_endpoints_are_invoked(
+    shop: Shop, client: FlaskClient, endpoint: str, message: str
+) -> None:
+    """The view hears of it at once."""
+
+    def work() -> t.Any:
+        with pytest.raises(ValueError, match=message):
+            step.invoke("child", endpoint)
+
+        return "refused"
+
+    shop.work = work
+    assert client.post("/work").text == "refused"
+
+
+def test_a_blueprints_endpoint_may_be_relative(
+    app: Flask, durable: FlaskDurable, client: FlaskClient, drive: Drive
+) -> None:
+    """As for url_for."""
+    blueprint = Blueprint("pages", __name__, url_prefix="/pages")
+
+    @blueprint.post("/parent")
+    @durable.endpoint
+    def parent() -> t.Any:
+        return step.invoke("child", ".child")
+
+    @blueprint.post("/child")
+    @durable.endpoint
+    def child() -> t.Any:
+        return {"path": request.path}
+
+    app.register_blueprint(blueprint)
+    assert finish(drive, client.post("/pages/parent")).json == {"path": "/pages/child"}
+
+
+# Start
+
+
+@pytest.mark.usefixtures("context")
+def test_an_execution_is_started_without_a_client(shop: Shop, drive: Drive) -> None:
+    """It runs when a dispatcher comes to it."""
+    shop.child = lambda number: {"number": number, "got": request.json}
+    started = shop.durable.start("child", values={"number": 3}, json={"a": 1})
+    assert shop.durable.get(started).status == "pending"
+    assert drive.run_due() == 1
+    found = shop.durable.get(started)
+    assert (found.status, found.attempt, found.endpoint) == ("completed", 1, "child")
+
+
+@pytest.mark.usefixtures("context")
+def test_only_durable_endpoints_are_started(shop: Shop) -> None:
+    """Nothing is stored of others."""
+    with pytest.raises(ValueError, match='"plain" is not durable'):
+        shop.durable.start("plain")
+
+    assert shop.durable.executions() == []
+
+
+# Cancel
+
+
+@pytest.mark.usefixtures("context")
+def test_a_suspended_execution_is_cancelled_at_once(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """Its response is gone, and what follows a failure runs."""
+    shop.work = lambda: step.wait_for_event("wait", "never")
+    answer = client.post("/work")
+    mine = answer.headers["Durable-Execution"]
+    shop.durable.cancel(mine)
+    assert shop.durable.get(mine).status == "cancelled"
+    assert finish(drive, answer).status_code == 410
+    assert shop.calls == ["after cancelled"]
+
+    with pytest.raises(ControlError, match="has ended already"):
+        shop.durable.cancel(mine)
+
+
+def test_a_running_execution_is_cancelled_at_its_next_step(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """The outcome in flight is recorded."""
+
+    def cancel() -> str:
+        shop.durable.cancel(current_execution.id)
+        return "cancelled"
+
+    def work() -> t.Any:
+        step.run("first", cancel)
+        return step.run("second", shop.call, "second")
+
+    shop.work = work
+    answer = client.post("/work")
+    assert answer.status_code == 410
+    status = drive.status(answer)
+    assert status["status"] == "cancelled"
+    assert [line["status"] for line in status["steps"]] == ["completed"]
+    drive.run_due()
+    assert shop.calls == ["after cancelled"]
+
+
+def test_a_bare_except_does_not_outlive_a_cancel(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """The attempt counts as cancelled in any case."""
+
+    def work() -> t.Any:
+        step.run("first", lambda: shop.durable.cancel(current_execution.id))
+
+        try:
+            step.run("second", str)
+        except:  # noqa: E722
+            pass
+
+        return "survived"
+
+    shop.work = work
+    assert client.post("/work").status_code == 410
+
+
+def test_a_suspension_meets_a_cancel(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """It goes on at once, to end."""
+
+    def work() -> t.Any:
+        cancel = threading.Thread(target=in_context, args=(current_execution.id,))
+        branches = [
+            lambda: step.wait_for_event("wait", "never"),
+            lambda: step.run("slow", slowly, cancel),
+        ]
+        return list(step.parallel(*branches, max_workers=1))
+
+    def slowly(cancel: threading.Thread) -> None:
+        cancel.start()
+        cancel.join()
+
+    def in_context(mine: str) -> None:
+        with shop.app.app_context():
+            shop.durable.cancel(mine)
+
+    shop.work = work
+    answer = client.post("/work")
+    drive.run_due()
+    assert drive.status(answer)["status"] == "cancelled"
+
+
+@pytest.mark.usefixtures("context")
+def test_children_are_cancelled_with_their_parent(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """And theirs with them."""
+    shop.child = lambda number: invoke(number - 1) if number > 5 else step.sleep("s", 9)
+    shop.work = invoke
+    answer = client.post("/work")
+
+    for _ in range(3):
+        drive.run_due()
+
+    shop.durable.cancel(answer.headers["Durable-Execution"])
+    found = {one.status for one in shop.durable.executions(endpoint="child")}
+    assert found == {"cancelled"}
+    drive.run_due()
+    assert drive.status(answer)["status"] == "cancelled"
+
+
+@pytest.mark.usefixtures("context")
+def test_a_cancelled_child_fails_its_step(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """Its parent goes on."""
+
+    def work() -> t.Any:
+        try:
+            return invoke()
+        except StepError as error:
+            return error.error_message
+
+    shop.child, shop.work = lambda number: step.sleep("s", 60), work
+    answer = client.post("/work")
+    drive.run_due()
+    (child,) = shop.durable.executions(endpoint="child")
+    shop.durable.cancel(child.id)
+    assert finish(drive, answer).text == "It was cancelled."
+
+
+# Deadline
+
+
+def test_after_its_deadline_nothing_is_begun(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """It is woken for it, and fails."""
+
+    def work() -> t.Any:
+        step.run("first", shop.call, "first")
+        step.sleep("nap", 86_400)
+        return step.run("second", shop.call, "second")
+
+    shop.work = work
+    answer = client.post("/hurried")
+    drive.advance(121)
+    assert finish(drive, answer).status_code == 500
+    status = drive.status(answer)
+    assert status["error_type"] == "flask_durable.errors.DeadlineExceeded"
+    assert shop.calls == ["first"]
+
+
+def test_a_quick_execution_has_no_trouble_with_its_deadline(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """Steps that are done are given back afterwards as well."""
+
+    def work() -> t.Any:
+        step.sleep("nap", 60)
+        return step.run("second", shop.call, "second")
+
+    shop.work = work
+    answer = client.post("/hurried")
+    drive.advance(61)
+    assert finish(drive, answer).text == "second"
+
+
+# After a failure
+
+
+def test_what_follows_a_failure_runs_once(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """With the execution as the journal has it."""
+
+    def work() -> t.Any:
+        step.run("first", shop.call, "first")
+        return step.run("second", shop.fail, "second")
+
+    shop.work = work
+    answer = client.post("/work")
+    assert answer.status_code == 500
+
+    for _ in range(3):
+        drive.run_due()
+
+    assert shop.calls == ["first", "second", "after failed"]
+    (failed,) = shop.failed
+    assert failed.id == answer.headers["Durable-Execution"]
+    assert failed.error_type == "flask_durable.errors.StepError"
+    assert [line.status for line in failed.steps] == ["completed", "failed"]
+
+
+def test_a_success_is_followed_by_nothing(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """Neither is an error's answer."""
+    shop.work = lambda: ("no", 402)
+    client.post("/work")
+    assert drive.run_due() == 0
+    assert shop.failed == []
+
+
+# Resume and rerun
+
+
+@pytest.mark.usefixtures("context")
+def test_a_failed_execution_goes_on_where_it_failed(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """What was done before is not done again."""
+    broken = [True]
+
+    def pay() -> str:
+        return shop.fail("pay") if broken.pop() else shop.call("pay")
+
+    broken.insert(0, False)
+
+    def work() -> t.Any:
+        return [step.run("reserve", shop.call, "reserve"), step.run("pay", pay)]
+
+    shop.work = work
+    answer = client.post("/work")
+    assert answer.status_code == 500
+    shop.durable.resume(answer.headers["Durable-Execution"])
+    assert finish(drive, answer).json == ["reserve", "pay"]
+    assert [c for c in shop.calls if "after" not in c] == ["reserve", "pay", "pay"]
+
+
+@pytest.mark.usefixtures("context")
+def test_a_view_that_went_on_is_resumed_by_force_only(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """Its compensation would be done again."""
+    broken = [False, True]
+
+    def work() -> t.Any:
+        try:
+            step.run("pay", lambda: broken.pop() and shop.fail("pay"))
+        except StepError:
+            step.run("release", shop.call, "release")
+            raise
+
+        return "paid"
+
+    shop.work = work
+    answer = client.post("/work")
+    mine = answer.headers["Durable-Execution"]
+
+    with pytest.raises(ControlError, match='recorded "release"'):
+        shop.durable.resume(mine)
+
+    shop.durable.resume(mine, force=True)
+    assert finish(drive, answer).text == "paid"
+    assert [line.id for line in shop.durable.get(mine).steps] == ["pay"]
+
+
+@pytest.mark.usefixtures("context")
+def test_only_failed_executions_are_resumed(shop: Shop, client: FlaskClient) -> None:
+    """Others have ended well, or go on by themselves."""
+    mine = client.post("/work").headers["Durable-Execution"]
+
+    with pytest.raises(ControlError, match="is completed: only one that failed"):
+        shop.durable.resume(mine)
+
+
+@pytest.mark.usefixtures("context")
+def test_a_request_is_run_once_more(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """From a step on: what came before is kept."""
+
+    def work() -> t.Any:
+        names = ("a", "b", "c")
+        return [step.run(name, shop.call, name) for name in names]
+
+    shop.work = work
+    mine = client.post("/work").headers["Durable-Execution"]
+    again = shop.durable.rerun(mine, from_step="c")
+    drive.run_due()
+    assert shop.durable.get(again).status == "completed"
+    assert shop.calls == ["a", "b", "c", "c"]
+    shop.durable.rerun(mine)
+    drive.run_due()
+    assert shop.calls == ["a", "b", "c", "c", "a", "b", "c"]
+
+    with pytest.raises(ControlError, match='no step "d"'):
+        shop.durable.rerun(mine, from_step="d")
+
+
+# Reading and deleting
+
+
+def nap_and_wait() -> t.Any:
+    """Come to a wait for an event after twenty days."""
+    step.sleep("nap", dt.timedelta(days=20))
+    return step.wait_for_event("e", "e")
+
+
+@pytest.mark.usefixtures("context")
+def test_executions_are_listed_newest_first(shop: Shop, client: FlaskClient) -> None:
+    """By status and endpoint, page by page."""
+    mine = [client.post("/work").headers["Durable-Execution"] for _ in range(3)]
+    shop.work = lambda: step.sleep("nap", 60)
+    waiting = client.post("/work").headers["Durable-Execution"]
+    durable = shop.durable
+    assert [one.id for one in durable.executions()] == [waiting, *reversed(mine)]
+    assert [one.id for one in durable.executions(status="suspended")] == [waiting]
+    assert durable.executions(endpoint="child") == []
+    page = durable.executions(before=mine[2], limit=1)
+    assert [one.id for one in page] == [mine[1]]
+
+
+@pytest.mark.usefixtures("context")
+def test_an_unknown_execution_is_an_error(shop: Shop) -> None:
+    """Whatever is asked of it."""
+    calls = (shop.durable.get, shop.durable.cancel, shop.durable.resume)
+
+    for call in (*calls, shop.durable.rerun):
+        with pytest.raises(ExecutionNotFound, match="no execution gone"):
+            call("gone")
+
+
+@pytest.mark.usefixtures("context")
+def test_what_ended_long_ago_is_deleted(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """With its steps; what goes on stays, with the events that it may wait for."""
+    durable = shop.durable
+    shop.work = lambda: step.run("a", shop.call, "a")
+    old = client.post("/work").headers["Durable-Execution"]
+    shop.work = nap_and_wait
+    goes_on = client.post("/work")
+    durable.send_event("e", data="kept")
+    drive.advance(8 * 86_400)
+    shop.work = lambda: step.run("a", shop.call, "a")
+    new = client.post("/work").headers["Durable-Execution"]
+    shop.work = nap_and_wait
+    assert durable.purge() == 1
+
+    with pytest.raises(ExecutionNotFound):
+        durable.get(old)
+
+    assert drive.state.store.journal(old) == []
+    assert durable.get(new).steps
+    drive.advance(13 * 86_400)
+    assert finish(drive, goes_on).text == "kept"
+    assert durable.purge(older_than=0) == 2
