@@ -6,6 +6,7 @@ from .errors import CallbackConflict
 from .errors import CallbackError
 from .errors import CallbackGone
 from .errors import ConfigError
+from .errors import DecryptionError
 from .errors import DuplicateStepError
 from .errors import DurableError
 from .errors import ExecutionNotFound
@@ -34,6 +35,7 @@ __all__ = [
     "CallbackError",
     "CallbackGone",
     "ConfigError",
+    "DecryptionError",
     "DuplicateStepError",
     "DurableError",
     "ExecutionNotFound",

@@ -16,6 +16,7 @@ from sqlalchemy import exc
 from .clock import duration
 from .errors import ConfigError
 from .retry import Retry
+from .vault import check_keys
 
 PREFIX = "DURABLE_"
 MEBIBYTE = 1024 * 1024
@@ -46,6 +47,7 @@ class Config:
     max_journal_bytes: int = 64 * MEBIBYTE
     strict_replay: bool = False
     create_tables: bool = True
+    encryption_keys: tuple[str, ...] = dataclasses.field(default=(), repr=False)
 
     @classmethod
     def from_mapping(cls, values: cabc.Mapping[str, t.Any]) -> Config:
@@ -246,4 +248,5 @@ _READERS: dict[str, Reader] = {
     "inline_retry": _duration,
     "strict_replay": _flag,
     "create_tables": _flag,
+    "encryption_keys": check_keys,
 }
