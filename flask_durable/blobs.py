@@ -26,6 +26,7 @@ OPTIONAL = "flask_durable.optional"
 decrypted, so that the rest of its row can be read."""
 
 UNREADABLE = Failure(class_name(DecryptionError), "It can't be decrypted.").encode()
+"""The stand-in, for showing: who would record it must raise instead."""
 
 
 class Blobs:
@@ -55,7 +56,7 @@ class Blobs:
             for name in self._parameters
             if values.get(name) is not None
         }
-        return values | sealed
+        return values | sealed if sealed else values
 
     def open(self, rows: Rows, values: cabc.Mapping[str, t.Any]) -> Rows:
         """Give rows as they were before they were stored.
@@ -76,7 +77,7 @@ class Blobs:
 
             value = self._vault.open(stored)
 
-            if value is None and OPTIONAL in column.info:
+            if value is None and OPTIONAL in getattr(column, "info", ()):
                 value = UNREADABLE
             elif value is None:
                 raise self._error(column.name, row, values)
