@@ -16,6 +16,7 @@ from sqlalchemy import exc
 from .clock import duration
 from .errors import ConfigError
 from .retry import Retry
+from .vault import check_keys
 
 PREFIX = "DURABLE_"
 MEBIBYTE = 1024 * 1024
@@ -47,6 +48,7 @@ class Config:
     retention: float = 7 * 86_400.0
     strict_replay: bool = False
     create_tables: bool = True
+    encryption_keys: tuple[str, ...] = dataclasses.field(default=(), repr=False)
 
     @classmethod
     def from_mapping(cls, values: cabc.Mapping[str, t.Any]) -> Config:
@@ -248,4 +250,5 @@ _READERS: dict[str, Reader] = {
     "retention": _duration,
     "strict_replay": _flag,
     "create_tables": _flag,
+    "encryption_keys": check_keys,
 }

@@ -17,9 +17,11 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from . import clock
+from .blobs import Blobs
 from .config import check_database
 from .errors import JournalUnavailable
 from .errors import NonRetryableError
+from .vault import Vault
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +81,7 @@ def _postgresql_now(element: db_now, compiler: t.Any, **options: t.Any) -> str:
 class Statement:
     """A Core statement that is compiled once for a dialect."""
 
-    def __init__(self, clause: sa.ClauseElement, dialect: sa.Dialect) -> None:
+    def __init__(self, clause: sa.ClauseElement, dialect: sa.Dialect, vault: Vault):
         compiled = t.cast(
             SQLCompiler,
             clause.compile(
@@ -90,6 +92,8 @@ class Statement:
         self._defaults = dict(compiled.params)
         self._order = compiled.positiontup if compiled.positional else None
         self._names = {name for name in self._defaults if name.startswith("p_")}
+        types = {name: compiled.binds[name].type for name in self._names}
+        self._blobs = Blobs(vault, clause, types)
 
     def __call__(self, connection: sa.Connection, **values: t.Any) -> Rows:
         """Run the statement and give all rows that it returns.
@@ -101,12 +105,13 @@ class Statement:
         if given.keys() != self._names:
             raise TypeError(f"needs {self._names}, got {given.keys()}: {self._text}")
 
-        parameters: t.Any = self._defaults | given
+        parameters: t.Any = self._defaults | self._blobs.seal(given)
 
         if self._order is not None:
             parameters = tuple(parameters[name] for name in self._order)
 
-        return connection.exec_driver_sql(self._text, parameters).all()
+        rows = connection.exec_driver_sql(self._text, parameters).all()
+        return self._blobs.open(rows, given)
 
 
 def param(name: str, type_: sa.types.TypeEngine[t.Any]) -> sa.ColumnElement[t.Any]:
@@ -119,6 +124,7 @@ class Database:
 
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
+        self.vault = Vault()
         self.label = engine.url.render_as_string(hide_password=True)
         self.sqlite = engine.dialect.name == "sqlite"
         self.troubled_at: float | None = None
@@ -156,7 +162,7 @@ class Database:
 
     def prepare(self, clause: sa.ClauseElement) -> Statement:
         """Compile a statement."""
-        return Statement(clause, self.engine.dialect)
+        return Statement(clause, self.engine.dialect, self.vault)
 
     def run(
         self,

@@ -10,12 +10,14 @@ from flask import Flask
 
 from .capture import capture_response
 from .capture import request_origin
+from .errors import DecryptionError
 from .errors import ExecutionNotFound
 from .errors import JournalUnavailable
 from .errors import ReplayRejected
 from .records import Failure
 from .records import Outgoing
 from .recovery import backoff
+from .recovery import PUT_OFF
 from .sending import Answer
 from .sending import send_in_process
 from .sending import send_over_http
@@ -52,7 +54,10 @@ def replay(app: Flask, execution_id: str, attempt: int) -> str:
     state = get_state(app)
 
     try:
-        found = state.store.outgoing(execution_id)
+        try:
+            found = state.store.outgoing(execution_id)
+        except DecryptionError as error:
+            return _put_off(state, execution_id, attempt, error)
 
         if reason := _reason_against(state, found, attempt):
             return f"is passed over: {reason}"
@@ -64,6 +69,17 @@ def replay(app: Flask, execution_id: str, attempt: int) -> str:
     except JournalUnavailable as error:
         logger.warning("Execution %s is replayed later: %s", execution_id, error)
         return "is replayed later: the journal can't be reached"
+
+
+def _put_off(
+    state: State, execution_id: str, attempt: int, error: DecryptionError
+) -> str:
+    """Leave an execution of ours alone for a while: a key is missing."""
+    if not state.upkeep.reject(execution_id, attempt - 1, PUT_OFF, refused=False):
+        return "is passed over: it is not due, or of another app"
+
+    logger.error("Execution %s is put off for %g s: %s", execution_id, PUT_OFF, error)
+    return f"is put off for {PUT_OFF:g} s: its request can't be decrypted"
 
 
 def _reason_against(state: State, found: Outgoing, attempt: int) -> str | None:

@@ -26,6 +26,7 @@ from .heartbeat import Lease
 from .owner import current_owner
 from .store import Store
 from .upkeep import Upkeep
+from .vault import Vault
 
 EXIT_GRACE = 5.0
 """Seconds that the end of the process waits for replays in hand."""
@@ -106,6 +107,7 @@ class State:
                 create = self.config.create_tables
                 beats, database = self._connect(app)
                 self._databases = [beats, database]
+                beats.vault = database.vault = Vault(self.config.encryption_keys)
                 # Who has a lease has checked the tables: they may be newer by now.
                 beats_store = Store(beats, app.name, create, checked=True)
                 self._beat = Heartbeat(beats_store, self.config.lease, threads)

@@ -177,7 +177,7 @@ class Store(Beginner):
         for wait in sorted(waits, key=lambda wait: wait.topic):
             self.lock_topic(connection, wait.topic)
             values = dataclasses.asdict(wait)
-            found = bool(self.sql.next_event(connection, **values)) or found
+            found = bool(self.sql.any_event(connection, **values)) or found
 
         return found
 

@@ -142,6 +142,7 @@ class Upkeep:
         """Put off an unclaimed execution, and count whether it was refused."""
         rows = self._store.ask(
             self._sql.reject,
+            app=self._store.app,
             execution_id=execution_id,
             attempt=attempt,
             delay=delay,
@@ -257,7 +258,7 @@ def _reject() -> sa.Update:
     ready = db_now() + param("delay", sa.Double())
     return (
         e.update()
-        .where(_unclaimed())
+        .where(_unclaimed(), e.c.app == column_param(e.c.app))
         .values(
             ready_at=ready,
             due_at=ready,
