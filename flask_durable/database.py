@@ -18,6 +18,8 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from . import clock
 from .config import check_database
+from .config import PREPARE
+from .config import prepare_threshold
 from .errors import JournalUnavailable
 
 logger = logging.getLogger(__name__)
@@ -131,6 +133,7 @@ class Database:
         :raises ConfigError: if the URL can't hold a journal
         """
         parsed = sa.make_url(url)
+        check_database(parsed)
         options: dict[str, t.Any] = {}
 
         if parsed.get_backend_name() == "sqlite":
@@ -138,10 +141,8 @@ class Database:
                 "timeout": LOCK_TIMEOUT,
                 "check_same_thread": False,
             }
-        elif parsed.drivername == "postgresql+psycopg":
-            given = parsed.query
-            wanted = {k: v for k, v in CONNECTION.items() if k not in given}
-            options["connect_args"] = wanted
+        elif parsed.get_driver_name() == "psycopg":
+            parsed, options["connect_args"] = _connect_args(parsed)
 
         return cls(_engine(parsed, **options))
 
@@ -151,6 +152,7 @@ class Database:
         if engine.dialect.name == "sqlite":
             return cls.open(engine.url.render_as_string(hide_password=False))
 
+        check_database(engine.url)
         return cls(_engine(engine.url, pool=engine.pool.recreate()))
 
     def prepare(self, clause: sa.ClauseElement) -> Statement:
@@ -228,9 +230,21 @@ class Database:
         self.engine.dispose(close=False)
 
 
-def _engine(url: sa.URL, **options: t.Any) -> sa.Engine:
-    check_database(url)
+def _connect_args(url: sa.URL) -> tuple[sa.URL, dict[str, t.Any]]:
+    """Give the URL and what psycopg is told beside it."""
+    arguments: dict[str, t.Any] = {
+        name: value for name, value in CONNECTION.items() if name not in url.query
+    }
 
+    if PREPARE in url.query:
+        # libpq would refuse it, and psycopg takes no text.
+        arguments[PREPARE] = prepare_threshold(url)
+        url = url.difference_update_query([PREPARE])
+
+    return url, arguments
+
+
+def _engine(url: sa.URL, **options: t.Any) -> sa.Engine:
     if "pool" not in options:
         options |= {"pool_size": POOL_SIZE, "max_overflow": POOL_OVERFLOW}
 

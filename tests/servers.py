@@ -1,4 +1,4 @@
-"""Databases that tests run beside themselves, from wheels: PostgreSQL and Redis."""
+"""Databases that tests run beside themselves: PostgreSQL, PgBouncer and Redis."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import itertools
 import os
 import pathlib
 import pwd
+import re
 import shutil
 import subprocess
 import tempfile
@@ -43,6 +44,21 @@ max_wal_size = 256MB
 fsync = {fsync}
 full_page_writes = {fsync}
 synchronous_commit = {fsync}
+"""
+
+POOLING = """\
+[databases]
+* = host={host} port={server} user=postgres
+
+[pgbouncer]
+listen_addr = {host}
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = {size}
+server_login_retry = 1
+query_wait_timeout = 10
 """
 
 StopMode = t.Literal["smart", "fast", "immediate"]
@@ -131,6 +147,46 @@ class Postgres:
 
         if done.returncode:
             raise RuntimeError(f"{program} failed:\n{log.read_text()}")
+
+
+class PgBouncer(Process):
+    """A PgBouncer in transaction mode before a PostgreSQL server.
+
+    It remembers no client's prepared statements, as no version did before 1.21.
+
+    :param size: how many connections to a database all clients share
+    """
+
+    def __init__(
+        self, directory: pathlib.Path, server: Postgres, *, size: int = 2
+    ) -> None:
+        program = pgbouncer_path()
+        assert program is not None
+        self.port = free_port()
+        self._server = server
+        settings = POOLING.format(
+            host=HOST, server=server.port, port=self.port, size=size
+        )
+
+        if _version(program) >= (1, 21):
+            settings += "max_prepared_statements = 0\n"
+
+        file = directory / "pgbouncer.ini"
+        file.write_text(settings)
+        # It refuses to run as root, and reads its file before it changes.
+        options = [f"--user={UNPRIVILEGED}"] if _account() else []
+        super().__init__([program, *options, file], directory)
+
+    def ready(self) -> bool:
+        """Tell whether it accepts clients."""
+        return accepts(self.port)
+
+    def url(self, direct: str) -> str:
+        """Give the URL of a database through the pool.
+
+        :param direct: its URL at the server itself
+        """
+        return direct.replace(f":{self._server.port}/", f":{self.port}/")
 
 
 class Redis(Process):
@@ -237,6 +293,18 @@ def _postgres_programs() -> cabc.Iterator[pathlib.Path]:
 
 def _public(path: pathlib.Path) -> bool:
     return all(folder.stat().st_mode & 0o001 for folder in (path, *path.parents))
+
+
+def pgbouncer_path() -> str | None:
+    """Find the machine's PgBouncer; Debian installs it for administrators."""
+    return shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+
+
+def _version(program: str) -> tuple[int, ...]:
+    done = subprocess.run([program, "--version"], capture_output=True, text=True)
+    found = re.search(r"PgBouncer (\d+)\.(\d+)", done.stdout)
+    assert found is not None, done
+    return tuple(map(int, found.groups()))
 
 
 def _redis_server() -> str:
