@@ -40,15 +40,15 @@ POOL_OVERFLOW = 30
 LOCK_TIMEOUT = 10.0
 """Seconds to wait for another writer of a SQLite file."""
 
-CONNECTION = {
-    "connect_timeout": 5,
-    "tcp_user_timeout": 10_000,
+SILENCE = 10.0
+"""Seconds after which a PostgreSQL server that answers no more is given up."""
+
+KEEPALIVES = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 2,
 }
-"""How soon a PostgreSQL server that answers no more is given up; see libpq's
-parameters. The URL may have others."""
+"""The same for connections that wait for it; see libpq's parameters."""
 
 PASSING = frozenset({"25006", "26000", "42P05"})
 """SQLSTATEs of PostgreSQL that a new connection may be spared: a server that is
@@ -127,9 +127,11 @@ class Database:
         self._closed = False
 
     @classmethod
-    def open(cls, url: str) -> Database:
+    def open(cls, url: str, silence: float = SILENCE) -> Database:
         """Make a database from a URL; nothing is connected yet.
 
+        :param silence: seconds after which a PostgreSQL server that answers no
+            more is given up, and a new connection tried
         :raises ConfigError: if the URL can't hold a journal
         """
         parsed = sa.make_url(url)
@@ -142,7 +144,7 @@ class Database:
                 "check_same_thread": False,
             }
         elif parsed.get_driver_name() == "psycopg":
-            parsed, options["connect_args"] = _connect_args(parsed)
+            parsed, options["connect_args"] = _connect_args(parsed, silence)
 
         return cls(_engine(parsed, **options))
 
@@ -230,11 +232,15 @@ class Database:
         self.engine.dispose(close=False)
 
 
-def _connect_args(url: sa.URL) -> tuple[sa.URL, dict[str, t.Any]]:
-    """Give the URL and what psycopg is told beside it."""
-    arguments: dict[str, t.Any] = {
-        name: value for name, value in CONNECTION.items() if name not in url.query
+def _connect_args(url: sa.URL, silence: float) -> tuple[sa.URL, dict[str, t.Any]]:
+    """Give the URL and what psycopg is told beside it; the URL has precedence."""
+    wanted: dict[str, t.Any] = {
+        # Two is the least that libpq takes.
+        "connect_timeout": min(5, max(2, int(silence))),
+        "tcp_user_timeout": int(silence * 1000),
+        **KEEPALIVES,
     }
+    arguments = {name: wanted[name] for name in wanted if name not in url.query}
 
     if PREPARE in url.query:
         # libpq would refuse it, and psycopg takes no text.

@@ -546,6 +546,20 @@ def test_a_wrong_time_to_prepare_is_refused() -> None:
         Database.open(url)
 
 
+@pytest.mark.parametrize(
+    ("silence", "connect", "user"),
+    [(10, "5", "10000"), (0.25, "2", "250"), (3.5, "3", "3500")],
+)
+def test_a_silent_server_is_given_up(
+    postgres_url: str, silence: float, connect: str, user: str
+) -> None:
+    """As soon as is wanted, but libpq takes no less than two seconds to connect."""
+    database = Database.open(postgres_url, silence)
+    found = database.run(lambda c: dict(raw(c).info.get_parameters()))
+    assert (found["connect_timeout"], found["tcp_user_timeout"]) == (connect, user)
+    database.close()
+
+
 def test_a_url_without_a_driver_has_the_same_settings(postgres_url: str) -> None:
     """Where SQLAlchemy chooses psycopg for it, from 2.1 on."""
     url = postgres_url.replace("+psycopg", "")
