@@ -37,6 +37,9 @@ POOL_SIZE = 10
 POOL_OVERFLOW = 30
 """Further connections under load."""
 
+IDLE_LIMIT = 5
+"""Seconds after which PostgreSQL ends a transaction whose client is silent."""
+
 LOCK_TIMEOUT = 10.0
 """Seconds to wait for another writer of a SQLite file."""
 
@@ -214,6 +217,19 @@ class Database:
             raise
 
         connection.exec_driver_sql("COMMIT")
+
+    def idle_limit(self, seconds: int | None = None) -> list[sa.ColumnElement[str]]:
+        """Give the column by which a transaction's first statement limits it.
+
+        A machine that is lost between two statements would keep its rows locked
+        until the server misses it, for two hours by default.
+        """
+        if self.sqlite:
+            return []
+
+        limit = f"{IDLE_LIMIT if seconds is None else seconds}s"
+        name = "idle_in_transaction_session_timeout"
+        return [sa.func.set_config(name, limit, True)]
 
     def steady_for(self, seconds: float, since: float) -> bool:
         """Tell whether no error was seen for a while.

@@ -18,6 +18,9 @@ if t.TYPE_CHECKING:
 ADVISORY_LOCK = 7_310_503_311
 """The PostgreSQL lock under which the tables are made."""
 
+IDLE_LIMIT = 60
+"""Seconds for which whoever makes them may be silent."""
+
 VERSION_TABLE = "durable_version"
 """Alembic's table of the journal, beside one that the app may have of its own."""
 
@@ -74,7 +77,8 @@ def _upgrade(
     """Migrate in one transaction; who comes second finds it done."""
     with database.transaction(connection):
         if not database.sqlite:
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))
+            lock = sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)
+            connection.execute(sa.select(lock, *database.idle_limit(IDLE_LIMIT)))
 
         found = _read_version(connection)
 

@@ -83,7 +83,7 @@ class Statements:
         self.record = prepare(_record(insert, mine()))
         self.mark = prepare(_record(insert, _suspended_now()))
         self.mark_running = prepare(_mark_running(insert))
-        self.suspend = prepare(_suspend())
+        self.suspend = prepare(_suspend(database))
         self.finish = prepare(_finish())
         self.nonce = prepare(
             sa.select(e.c.nonce).where(e.c.id == param("execution_id", sa.Text()))
@@ -211,7 +211,7 @@ def _mark_running(insert: t.Any) -> t.Any:
     ).returning(s.c.id)
 
 
-def _suspend() -> sa.Update:
+def _suspend(database: Database) -> t.Any:
     return (
         e.update()
         .where(mine())
@@ -224,7 +224,7 @@ def _suspend() -> sa.Update:
             error=column_param(e.c.error),
             crashes=0,
         )
-        .returning(e.c.id)
+        .returning(e.c.id, *database.idle_limit())
     )
 
 
