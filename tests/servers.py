@@ -69,12 +69,19 @@ class Postgres:
 
     :param programs: the folder with ``initdb`` and ``pg_ctl``
     :param fsync: whether commits wait for the disk; only a power cut needs that
+    :param host: the address that it listens on; its neighbours may connect
     """
 
     def __init__(
-        self, directory: pathlib.Path, programs: pathlib.Path, *, fsync: bool = False
+        self,
+        directory: pathlib.Path,
+        programs: pathlib.Path,
+        *,
+        fsync: bool = False,
+        host: str = HOST,
     ) -> None:
         self.directory = directory
+        self.host = host
         self.port = free_port()
         self._programs = programs
         self._data = directory / "data"
@@ -83,9 +90,12 @@ class Postgres:
         options = ["--username=postgres", "--auth=trust", "--no-sync"]
         self._run("initdb", *options, "--encoding=UTF8", "--locale=C")
         settings = SETTINGS.format(
-            host=HOST, port=self.port, fsync="on" if fsync else "off"
+            host=host, port=self.port, fsync="on" if fsync else "off"
         )
         (self._data / "postgresql.auto.conf").write_text(settings)
+
+        with (self._data / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all samenet trust\n")
 
     def start(self) -> None:
         """Start the server if it does not run, and wait until it answers."""
@@ -107,7 +117,7 @@ class Postgres:
 
     def url(self, database: str = "postgres") -> str:
         """Give the URL of a database for SQLAlchemy."""
-        return f"postgresql+psycopg://postgres@{HOST}:{self.port}/{database}"
+        return f"postgresql+psycopg://postgres@{self.host}:{self.port}/{database}"
 
     @contextlib.contextmanager
     def database(self) -> cabc.Iterator[str]:
@@ -124,7 +134,7 @@ class Postgres:
 
     def _execute(self, statement: t.LiteralString, name: str) -> None:
         connection = psycopg.connect(
-            host=HOST, port=self.port, user="postgres", autocommit=True
+            host=self.host, port=self.port, user="postgres", autocommit=True
         )
 
         with connection:
@@ -190,19 +200,23 @@ class PgBouncer(Process):
 
 
 class Redis(Process):
-    """A Redis server on a free port that keeps nothing when it ends."""
+    """A Redis server on a free port that keeps nothing when it ends.
 
-    def __init__(self, directory: pathlib.Path) -> None:
+    :param host: the address that it listens on
+    """
+
+    def __init__(self, directory: pathlib.Path, host: str = HOST) -> None:
+        self.host = host
         self.port = free_port()
-        self.url = f"redis://{HOST}:{self.port}/0"
-        address = [f"--bind {HOST}", f"--port {self.port}"]
+        self.url = f"redis://{host}:{self.port}/0"
+        address = [f"--bind {host}", f"--port {self.port}", "--protected-mode no"]
         options = [*address, '--save ""', "--appendonly no", f"--dir {directory}"]
         words = " ".join(options).split()
         super().__init__([_redis_server(), *words], directory)
 
     def ready(self) -> bool:
         """Tell whether the server answers."""
-        return accepts(self.port) and self._ask(lambda client: client.ping())
+        return accepts(self.port, self.host) and self._ask(lambda client: client.ping())
 
     def clear(self) -> None:
         """Delete every key of every database."""
@@ -222,10 +236,10 @@ class Redis(Process):
 
 
 @contextlib.contextmanager
-def postgres(*, fsync: bool = False) -> cabc.Iterator[Postgres]:
+def postgres(*, fsync: bool = False, host: str = HOST) -> cabc.Iterator[Postgres]:
     """Run a PostgreSQL server of its own; its start takes about 0.7 s."""
     with _directory() as directory, _postgres_programs() as programs:
-        server = Postgres(directory, programs, fsync=fsync)
+        server = Postgres(directory, programs, fsync=fsync, host=host)
         server.start()
 
         try:
@@ -235,9 +249,9 @@ def postgres(*, fsync: bool = False) -> cabc.Iterator[Postgres]:
 
 
 @contextlib.contextmanager
-def redis() -> cabc.Iterator[Redis]:
+def redis(host: str = HOST) -> cabc.Iterator[Redis]:
     """Run a Redis server of its own."""
-    with _directory() as directory, Redis(directory) as server:
+    with _directory() as directory, Redis(directory, host) as server:
         yield server
 
 
