@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc as cabc
+import contextlib
 import os
 import pathlib
 import threading
@@ -15,6 +16,7 @@ from .. import servers
 from ..machines import Machine
 from ..processes import Gunicorn
 from ..processes import wait_until
+from ..processes import Worker
 from .sites import Journal
 from .sites import new_order
 from .sites import SECRET_KEY
@@ -86,14 +88,19 @@ def running_hosts(
                 host.server.kill()
 
 
-def make_host(machine: Machine, url: str, folder: pathlib.Path) -> Host:
-    """Put the shop on a machine."""
-    env = {
+def settings(machine: Machine, url: str) -> dict[str, str]:
+    """Give the environment of the shop on a machine."""
+    return {
         "FLASK_DURABLE_DATABASE_URL": url,
         "FLASK_DURABLE_LEASE": str(LEASE),
         "FLASK_SECRET_KEY": SECRET_KEY,
         "MACHINE": machine.name,
     }
+
+
+def make_host(machine: Machine, url: str, folder: pathlib.Path, **more: str) -> Host:
+    """Put the shop on a machine."""
+    env = settings(machine, url) | more
     server = Gunicorn(
         APP, folder, worker_class="gthread", threads=4, env=env, host=machine.address
     )
@@ -206,6 +213,43 @@ def test_a_silent_outage_robs_nobody(left: Host, right: Host) -> None:
         assert answer.result(20).json() == steps_by(host)
         check_undisturbed(host, execution_id)
         assert host.names(orders[host]) == ["first", "held", "last"]
+
+
+def test_a_worker_takes_over_where_the_leader_is_lost(
+    network: list[Machine], server: servers.Postgres, tmp_path: pathlib.Path
+) -> None:
+    """With Redis one process sweeps for all; it is on the machine that is cut off."""
+    (tmp_path / "go-on").touch()
+    left, right = network
+
+    with contextlib.ExitStack() as stack:
+        redis = stack.enter_context(servers.redis(machines.SWITCH))
+        url = stack.enter_context(server.database())
+        more = {"FLASK_DURABLE_REDIS_URL": redis.url}
+        folder = tmp_path / right.name
+        folder.mkdir()
+        host = make_host(right, url, folder, **more)
+        stack.callback(host.server.kill)
+        host.server.start()
+        wait_until(host.journal.leader, 10, "the server's process leads")
+
+        worker = Worker(APP, tmp_path, env=settings(left, url) | more)
+        worker.command = left.command(worker.command)
+        stack.callback(worker.kill)
+        worker.start()
+
+        host.post_in_background("/held", "a")
+        held = host.wait_for_call("a", "held")
+        right.cut_off()
+        stack.callback(right.connect)
+        cut_off_at = time.monotonic()
+        assert host.journal.leader() == host.journal.row(held.execution).owner
+        row = host.journal.wait_for(held.execution)
+        seconds = time.monotonic() - cut_off_at
+        print(f"completed {seconds:.2f} s after the cut:\n{worker.log()}")
+        assert seconds < TAKEN_OVER + TOLERANCE
+        assert row.attempt == 2
+        assert host.names("a") == ["first", "held"]
 
 
 def pause(seconds: float) -> None:
