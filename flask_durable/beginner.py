@@ -6,7 +6,7 @@ import typing as t
 
 import sqlalchemy as sa
 
-from .database import Rows
+from .blobs import Rows
 from .errors import JournalUnavailable
 from .errors import LeaseLostError
 from .ids import new_nonce

@@ -7,8 +7,8 @@ import typing as t
 import sqlalchemy as sa
 
 from .database import Database
-from .database import db_now
-from .database import param
+from .sql import db_now
+from .sql import param
 from .statements import CLAIMABLE
 from .statements import column_param
 from .statements import constant

@@ -9,8 +9,8 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite
 
 from .database import Database
-from .database import db_now
-from .database import param
+from .sql import db_now
+from .sql import param
 from .tables import events
 from .tables import executions as e
 from .tables import steps as s

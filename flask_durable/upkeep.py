@@ -8,15 +8,15 @@ import typing as t
 import sqlalchemy as sa
 
 from .database import Database
-from .database import db_now
-from .database import param
-from .database import Statement
 from .follow_ups import FollowUps
 from .ids import new_nonce
 from .records import Due
 from .records import EndedRow
 from .records import Held
 from .records import ResponseRecord
+from .sql import db_now
+from .sql import param
+from .sql import Statement
 from .statements import CLAIMABLE
 from .statements import column_param
 from .statements import constant

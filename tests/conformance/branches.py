@@ -184,14 +184,19 @@ def two_children_that_end_before_the_parent_wakes(w: World) -> t.Any:
 # Maps
 
 
+def double(number: int) -> int:
+    """Give twice a number."""
+    return 2 * number
+
+
 @maps.add(result=[0, 2, 4], attempts=1)
 def doubles(w: World) -> t.Any:
-    return step.map("double", lambda n: 2 * n, [0, 1, 2])
+    return step.map("double", double, [0, 1, 2])
 
 
 @maps.add(result=[], attempts=1)
 def nothing(w: World) -> t.Any:
-    return step.map("double", lambda n: 2 * n, [])
+    return step.map("double", double, [])
 
 
 @maps.add(wait(), result=["x", "y"], attempts=2, calls={"x": 1, "y": 1})
