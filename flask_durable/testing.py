@@ -82,6 +82,10 @@ class DurableClient(FlaskClient):
 
         return response
 
+    def __enter__(self) -> t.Self:
+        super().__enter__()
+        return self
+
     def __exit__(
         self,
         exc_type: type[BaseException] | None,

@@ -44,6 +44,12 @@ DOCS = pathlib.Path(__file__).parent.parent / "docs"
 MINUTE = dt.timedelta(minutes=1)
 
 
+def nap(seconds: float = 60, id: str = "nap") -> str:
+    """Sleep in a step."""
+    step.sleep(id, seconds)
+    return "slept"
+
+
 class World:
     """What the steps of a view did."""
 
@@ -154,11 +160,11 @@ def test_an_app_that_is_not_durable_is_refused() -> None:
 
 def test_no_thread_starts(kit: DurableClient, view: View) -> None:
     """Neither for the request nor for what follows."""
-    view(lambda: [step.sleep("nap", 60)])
+    view(lambda: [nap()])
     before = threading.active_count()
     answer = kit.post("/work")
     kit.advance(61)
-    assert kit.run_until_complete(answer).json == [None]
+    assert kit.run_until_complete(answer).json == ["slept"]
     assert threading.active_count() == before
 
 
@@ -170,9 +176,7 @@ def test_apps_without_a_database_have_one_each(tmp_path: pathlib.Path) -> None:
         app = Flask(__name__, instance_path=str(tmp_path))
         app.config.update(SECRET_KEY="tests", TESTING=True)
         durable = FlaskDurable(app)
-        app.add_url_rule(
-            "/", view_func=durable.endpoint(lambda: [step.sleep("nap", 60)])
-        )
+        app.add_url_rule("/", view_func=durable.endpoint(lambda: [nap()]))
         clients.append(durable_client(app))
 
     answers = [client.get("/") for client in clients]
@@ -181,7 +185,7 @@ def test_apps_without_a_database_have_one_each(tmp_path: pathlib.Path) -> None:
     assert len(labels) == 2
     assert list(tmp_path.iterdir()) == []
     clients[0].advance(60)
-    assert clients[0].run_until_complete(answers[0]).json == [None]
+    assert clients[0].run_until_complete(answers[0]).json == ["slept"]
 
     with pytest.raises(StillWaiting):
         clients[1].run_until_complete(answers[1])
@@ -275,7 +279,7 @@ def test_a_wait_is_named(
 ) -> None:
     """With its step, until when it lasts, and what to do."""
     verbs: dict[str, cabc.Callable[[], t.Any]] = {
-        "sleep": lambda: step.sleep("it", 60),
+        "sleep": lambda: nap(60, "it"),
         "event": lambda: step.wait_for_event("it", "paid", key="7", timeout=timeout),
         "callback": lambda: step.callback("it").wait(timeout),
         "poll": lambda: step.poll("it", int, every=60, timeout=timeout),
@@ -302,9 +306,7 @@ def test_a_wait_beside_a_retry_is_named_only_at_last(
     """The retry comes first, and the clock is turned no further than that."""
     view(
         lambda: list(
-            step.parallel(
-                lambda: step.sleep("nap", 3600), lambda: step.run("a", world.do, "a")
-            )
+            step.parallel(lambda: nap(3600), lambda: step.run("a", world.do, "a"))
         )
     )
     kit.fail_step("a", times=3)
@@ -315,7 +317,7 @@ def test_a_wait_beside_a_retry_is_named_only_at_last(
 
     assert world.calls == ["a"]
     kit.advance(3600)
-    assert kit.run_until_complete(answer).json == [None, "A"]
+    assert kit.run_until_complete(answer).json == ["slept", "A"]
 
 
 def test_other_answers_have_no_execution(kit: DurableClient) -> None:
@@ -326,11 +328,11 @@ def test_other_answers_have_no_execution(kit: DurableClient) -> None:
 
 def test_a_redirect_that_was_followed(kit: DurableClient, view: View) -> None:
     """The answer before it names the execution."""
-    view(lambda: [step.sleep("nap", 60)], pending="redirect")
+    view(lambda: [nap()], pending="redirect")
     answer = kit.post("/work", follow_redirects=True)
     assert answer.status_code == 202
     kit.advance(60)
-    assert kit.run_until_complete(answer).json == [None]
+    assert kit.run_until_complete(answer).json == ["slept"]
 
 
 def test_a_failed_execution_has_its_response(kit: DurableClient, view: View) -> None:
@@ -339,7 +341,7 @@ def test_a_failed_execution_has_its_response(kit: DurableClient, view: View) -> 
     def fail() -> None:
         raise NonRetryableError("no")
 
-    view(lambda: [step.sleep("nap", 60), step.run("a", fail)])
+    view(lambda: [nap(), step.run("a", fail)])
     answer = kit.post("/work")
     kit.advance(60)
     assert kit.run_until_complete(answer).status_code == 500
@@ -369,7 +371,7 @@ def test_replays_that_are_turned_away_are_given_up(
     def check() -> None:
         assert not broken
 
-    view(lambda: [step.sleep("nap", 60)])
+    view(lambda: [nap()])
     answer = kit.post("/work")
     broken.append(1)
     kit.advance(60)
@@ -382,12 +384,12 @@ def test_replays_go_through_wsgi(app: Flask, database_url: str) -> None:
     """Also where they go over HTTP in production."""
     app.config["DURABLE_REPLAY_URL"] = "http://127.0.0.1:1"
     durable = FlaskDurable(app)
-    app.add_url_rule("/", view_func=durable.endpoint(lambda: [step.sleep("nap", 60)]))
+    app.add_url_rule("/", view_func=durable.endpoint(lambda: [nap()]))
 
     with durable_client(app) as client:
         answer = client.get("/")
         client.advance(60)
-        assert client.run_until_complete(answer).json == [None]
+        assert client.run_until_complete(answer).json == ["slept"]
 
     opened(client).close()
 
@@ -414,7 +416,7 @@ def test_the_clock_stops_at_each_due_time(kit: DurableClient, view: View) -> Non
 
 def test_a_turn_replays(kit: DurableClient, view: View, world: World) -> None:
     """What became due has run when it returns."""
-    view(lambda: [step.sleep("nap", 60), step.run("a", world.do, "a")])
+    view(lambda: [nap(), step.run("a", world.do, "a")])
     kit.post("/work")
     kit.advance(59)
     assert world.calls == []
@@ -571,11 +573,11 @@ def test_a_replay_is_killed_unseen(
     kit: DurableClient, view: View, world: World
 ) -> None:
     """Nobody waits for its answer."""
-    view(lambda: [step.sleep("nap", 60), step.run("a", world.do, "a")])
+    view(lambda: [nap(), step.run("a", world.do, "a")])
     kit.crash_after("a")
     answer = kit.post("/work")
     kit.advance(60)
-    assert kit.run_until_complete(answer).json == [None, "A"]
+    assert kit.run_until_complete(answer).json == ["slept", "A"]
     assert kit.status(answer)["attempt"] == 3
     assert world.calls == ["a", "a"]
 
