@@ -74,13 +74,13 @@ class DurableClient(FlaskClient):
         with self._probing() as state:
             try:
                 response = super().open(*args, **options)
+                return response
             finally:
+                # Whatever came out of it: a killed server has no answer.
                 crashes = self._bury(state)
 
                 if crashes:
                     raise self._crashed(crashes[-1], response)
-
-        return response
 
     def __enter__(self) -> t.Self:
         super().__enter__()
