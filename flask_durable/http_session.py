@@ -50,11 +50,11 @@ class _SecureConnection(_Exact, HTTPSConnection):
 
 
 class _Pool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Connection
+    ConnectionCls: t.Any = _Connection
 
 
 class _SecurePool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
+    ConnectionCls: t.Any = _SecureConnection
 
 
 class _Adapter(HTTPAdapter):

@@ -43,13 +43,16 @@ class Replay:
     """What ``@durable.identity`` gave when the execution began."""
 
 
-def replay(app: Flask, execution_id: str, attempt: int) -> str:
+def replay(
+    app: Flask, execution_id: str, attempt: int, in_process: bool = False
+) -> str:
     """Have the app run an execution's next attempt, and say what became of it.
 
     One that does not reach its endpoint is put off. It goes over HTTP if
     ``DURABLE_REPLAY_URL`` says where to.
 
     :param attempt: the number of the attempt that is to begin
+    :param in_process: go through WSGI in any case
     """
     state = get_state(app)
 
@@ -62,7 +65,8 @@ def replay(app: Flask, execution_id: str, attempt: int) -> str:
         if reason := _reason_against(state, found, attempt):
             return f"is passed over: {reason}"
 
-        answer = _send(app, state, execution_id, found)
+        over_http = state.config.replay_url is not None and not in_process
+        answer = _send(app, state, execution_id, found, over_http)
         return _settle(state, execution_id, attempt, answer)
     except ExecutionNotFound:
         return "is passed over: the journal has no such execution"
@@ -95,9 +99,10 @@ def _reason_against(state: State, found: Outgoing, attempt: int) -> str | None:
     return None
 
 
-def _send(app: Flask, state: State, execution_id: str, found: Outgoing) -> Answer:
+def _send(
+    app: Flask, state: State, execution_id: str, found: Outgoing, over_http: bool
+) -> Answer:
     config = state.config
-    over_http = config.replay_url is not None
     request = found.request
     origin = request_origin(request) if over_http else {}
     ticket = Ticket(execution_id, found.attempt + 1, request.digest, origin)

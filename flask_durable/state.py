@@ -24,6 +24,7 @@ from .follow_ups import FollowUps
 from .heartbeat import Heartbeat
 from .heartbeat import Lease
 from .owner import current_owner
+from .probe import Probe
 from .store import Store
 from .upkeep import Upkeep
 from .vault import Vault
@@ -53,6 +54,7 @@ class State:
         self._connect = connect
         self.codec = hooks.codec
         self.dispatcher: Dispatcher | None = None
+        self.probe: Probe | None = None
         self._reset()
         _states.add(self)
 
@@ -92,6 +94,12 @@ class State:
     def upkeep(self) -> Upkeep:
         """What sweepers and replays do to executions."""
         return Upkeep(self.store)
+
+    @property
+    def strict_replay(self) -> bool:
+        """Whether a replay that differs raises, for the app or for its tests."""
+        strict = self.probe is not None and self.probe.strict
+        return strict or self.config.strict_replay
 
     def open(self, app: Flask) -> None:
         """Open the journal, unless it is open; nothing is connected yet.
