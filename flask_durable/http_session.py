@@ -83,8 +83,10 @@ class Session(requests.Session):
         :param timeout: seconds for the connection, and for the answer to begin
         """
         prepared.headers[TARGET] = target
-        self.cookies.clear()
-        return self.send(prepared, timeout=timeout, stream=True, allow_redirects=False)
+        assert prepared.url is not None
+        # Not by the session, which reads redirects to their end and keeps cookies.
+        adapter = self.get_adapter(prepared.url)
+        return adapter.send(prepared, stream=True, timeout=timeout)
 
 
 class _Local(threading.local):
