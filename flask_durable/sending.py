@@ -33,7 +33,7 @@ HEADER = "Durable-Replay"
 CONNECT_TIMEOUT = 5.0
 """Seconds to wait for a server of the app to accept a connection."""
 
-SERVERS_OWN = HOP_BY_HOP | {"date", "server"}
+SERVERS_OWN = (HOP_BY_HOP | {"date", "server"}) - {HEADER.lower()}
 """Headers of an answer that say nothing of what the app answered."""
 
 
