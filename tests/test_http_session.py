@@ -11,7 +11,6 @@ import pytest
 import requests
 from urllib3.util import SKIP_HEADER
 
-from flask_durable import http_session
 from flask_durable.http_session import Session
 from flask_durable.http_session import this_session
 
@@ -187,5 +186,5 @@ def test_each_thread_has_its_session() -> None:
 def test_a_forked_process_has_its_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its parent's connections are its parent's."""
     before = this_session()
-    monkeypatch.setattr(http_session.os, "getpid", lambda: os.getppid())
+    monkeypatch.setattr(os, "getpid", os.getppid)
     assert this_session() is not before
