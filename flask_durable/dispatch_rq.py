@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import time
 
 import redis
@@ -180,4 +181,5 @@ def replay_execution(execution_id: str, attempt: int) -> str:
 
 @functools.cache
 def _load_app() -> Flask:
-    return ScriptInfo().load_app()
+    # The variable is read by the ``flask`` command, not by what it hands on.
+    return ScriptInfo(os.environ.get("FLASK_APP")).load_app()
