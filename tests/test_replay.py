@@ -21,6 +21,7 @@ from flask_durable.records import Execution
 from flask_durable.replay import MAX_REFUSALS
 from flask_durable.replay import replay
 from flask_durable.state import get_state
+from flask_durable.tables import executions
 
 from .driving import Drive
 from .listening import answer
@@ -225,6 +226,20 @@ def test_what_began_before_the_connection_broke_is_not_sent_again(
 
 
 # Replays that are not sent
+
+
+@pytest.mark.parametrize("column", ["request", "secrets"])
+def test_a_stored_request_that_cant_be_read_is_put_off(
+    sender: Sender, caplog: pytest.LogCaptureFixture, column: str
+) -> None:
+    """With an error in the log, and less and less often."""
+    update = executions.update().values({column: b"\x80\x04garbage"})
+    sender.drive.state.store.database.run(lambda c: c.execute(update))
+    said = [sender.replay() for _ in range(3)]
+    assert said[0].startswith("is put off for 1 s: answered by nobody, since it can't")
+    assert said[2].startswith("is put off for 4 s: answered by nobody")
+    assert f"The request of execution {sender.id} can't be sent." in caplog.text
+    assert "UnicodeDecodeError" in caplog.text
 
 
 def test_only_the_next_attempt_is_sent(sender: Sender, listener: Listener) -> None:
