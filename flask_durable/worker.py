@@ -92,6 +92,12 @@ class ReplayWorker(SimpleWorker):
         t.cast(t.Any, super()).request_stop(signum, frame)
         let_go()
 
+    def set_shutdown_requested_date(self) -> None:
+        """Tell Redis nothing: a signal interrupts the view in hand.
+
+        An error of Redis would be raised in it, and a Redis that hangs hold it up.
+        """
+
 
 def run_worker(app: Flask, processes: int, burst: bool, queue: str | None) -> int:
     """Replay what is due in child processes until asked to end.
@@ -154,12 +160,16 @@ class _Rq:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
+        worker = None
+
         try:
             worker = self._make_worker(state)
             worker.work(burst=self._burst, logging_level="WARNING")
-            self._stopping = self._stopping or worker.stopping
         except redis.RedisError as error:
             logger.warning("Redis can't be used: %s. It is tried again.", error)
+        finally:
+            if worker is not None and worker.stopping:
+                self._stopping = True
 
     def _make_worker(self, state: State) -> ReplayWorker:
         assert state.config.redis_url is not None
