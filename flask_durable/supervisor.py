@@ -26,6 +26,9 @@ FORCE_GRACE = 5.0
 MIN_LIFE = 1.0
 """Seconds between two starts of the same child, if it ends at once."""
 
+STOP_LOOK = 1.0
+"""Seconds after which a signal is seen for certain."""
+
 ORPHAN_LOOK = 1.0
 """Seconds after which a child notices that its supervisor is gone."""
 
@@ -40,7 +43,8 @@ def wait_for_stop() -> None:
         _raise_on_signals()
 
         while True:
-            time.sleep(3_600)
+            # A signal may come after Python looked for one and before it sleeps.
+            time.sleep(STOP_LOOK)
 
 
 def _raise_on_signals() -> None:
@@ -50,9 +54,14 @@ def _raise_on_signals() -> None:
 
 def _raise(number: int, frame: types.FrameType | None) -> t.NoReturn:
     for other in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(other, signal.SIG_IGN)
+        # Not SIG_IGN: Python reports a signal that is on its way by then as an error.
+        signal.signal(other, _ignore)
 
     raise _Stop
+
+
+def _ignore(number: int, frame: types.FrameType | None) -> None:
+    """Do nothing: the end is under way."""
 
 
 class Supervisor:

@@ -17,6 +17,7 @@ import typing as t
 import redis
 from flask import Flask
 from rq import SimpleWorker
+from rq.exceptions import StopRequested
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
@@ -42,6 +43,9 @@ logger = logging.getLogger(__name__)
 
 WORKER_TTL = 60
 """Seconds after which Redis forgets a worker that is heard of no more."""
+
+STOP_LOOK = 2
+"""Whole seconds after which a signal is seen for certain."""
 
 REDIS_PAUSE = 1.0
 """Seconds until a worker that lost Redis begins anew."""
@@ -84,7 +88,14 @@ class ReplayWorker(SimpleWorker):
     job_class = ReplayJob
     log_result_lifespan = False
     max_connection_wait_time = 2.0
+    # A signal may come after Python looked for one and before it waits for a job.
+    dequeue_timeout = STOP_LOOK
     stopping = False
+
+    def _install_signal_handlers(self) -> None:
+        t.cast(t.Any, super())._install_signal_handlers()
+        # It may have been asked to end while it signed on.
+        self._stop_requested = self.stopping
 
     def request_stop(self, signum: int, frame: types.FrameType | None) -> None:
         """End after the job in hand; a view that another process runs is let go."""
@@ -124,6 +135,7 @@ class _Rq:
         self._queue = queue
         self._burst = burst
         self._stopping = False
+        self._worker: ReplayWorker | None = None
 
     def run(self) -> None:
         """Work until asked to end, or until nothing is due."""
@@ -157,18 +169,22 @@ class _Rq:
 
     def _work(self, state: State) -> None:
         """Work until asked to end, or until Redis is lost."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
-
-        worker = None
+        self._catch_signals()
 
         try:
-            worker = self._make_worker(state)
-            worker.work(burst=self._burst, logging_level="WARNING")
+            self._worker = self._make_worker(state)
+
+            if not self._stopping:
+                self._worker.work(burst=self._burst, logging_level="WARNING")
+        except StopRequested:
+            # It was asked between two lines that look out for it.
+            pass
         except redis.RedisError as error:
             logger.warning("Redis can't be used: %s. It is tried again.", error)
         finally:
-            if worker is not None and worker.stopping:
+            self._catch_signals()
+
+            if self._worker is not None and self._worker.stopping:
                 self._stopping = True
 
     def _make_worker(self, state: State) -> ReplayWorker:
@@ -184,8 +200,16 @@ class _Rq:
             log_job_description=False,
         )
 
+    def _catch_signals(self) -> None:
+        """Note signals that come while no worker of RQ's looks out for them."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
     def _on_signal(self, number: int, frame: types.FrameType | None) -> None:
         self._stopping = True
+
+        if self._worker is not None:
+            self._worker.stopping = True
 
 
 class _CallerHands:
