@@ -17,6 +17,9 @@ from . import clock
 
 logger = logging.getLogger(__name__)
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+"""By which a process is asked to end."""
+
 STOP_GRACE = 25.0
 """Seconds that children have to finish what is in hand."""
 
@@ -48,12 +51,12 @@ def wait_for_stop() -> None:
 
 
 def _raise_on_signals() -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP_SIGNALS:
         signal.signal(number, _raise)
 
 
 def _raise(number: int, frame: types.FrameType | None) -> t.NoReturn:
-    for other in (signal.SIGTERM, signal.SIGINT):
+    for other in STOP_SIGNALS:
         # Not SIG_IGN: Python reports a signal that is on its way by then as an error.
         signal.signal(other, _ignore)
 
@@ -105,16 +108,21 @@ class Supervisor:
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
+        # A child must not take itself for its supervisor, nor that forget the child.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         pid = os.fork()
 
         if pid == 0:
-            self._be_child(parent)
+            self._be_child(parent, mask)
 
         self._children[pid] = clock.boottime()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
-    def _be_child(self, parent: int) -> t.NoReturn:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    def _be_child(self, parent: int, mask: set[t.Any]) -> t.NoReturn:
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         watcher = threading.Thread(target=_end_with, args=(parent,), daemon=True)
         watcher.start()
         self._work()
