@@ -38,7 +38,8 @@ def place(
     :param q: the request's query, beside the order
     """
     query = urllib.parse.urlencode({"order": order, **q})
-    environ = create_environ(path, f"http://{HOST}/", query, method="POST")
+    target = f"{path}?{query}"
+    environ = create_environ(target, f"http://{HOST}/", method="POST")
     request = capture_request(Request(environ), LIMIT)
     database = Database.open(url)
 
