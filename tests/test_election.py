@@ -54,7 +54,7 @@ class Bench:
     def leader(self) -> str | None:
         """Who was chosen."""
         found = self.leaders.find()
-        return found and found.owner
+        return None if found is None else found.owner
 
 
 @pytest.fixture
