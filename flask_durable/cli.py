@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+import urllib.parse
 
 import click
-import sqlalchemy as sa
 from flask.cli import AppGroup
 
 from . import schema
@@ -79,10 +79,16 @@ def _describe(config: Config, queue: str | None) -> str:
     parts = []
 
     if config.redis_url is not None:
-        hidden = sa.make_url(config.redis_url).render_as_string(hide_password=True)
-        parts.append(f' by the queue "{queue or config.queue}" of {hidden}')
+        place = _place(config.redis_url)
+        parts.append(f' by the queue "{queue or config.queue}" of {place}')
 
     if config.replay_url is not None:
         parts.append(f" through {config.replay_url}")
 
     return ",".join(parts)
+
+
+def _place(url: str) -> str:
+    """Give a URL without its user and parameters, where passwords stand."""
+    parts = urllib.parse.urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
