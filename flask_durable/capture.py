@@ -12,6 +12,7 @@ import hashlib
 import io
 import itertools
 import json
+import re
 import typing as t
 import urllib.parse
 
@@ -214,6 +215,7 @@ def wire_request(record: RequestRecord) -> WireRequest:
         headers["Content-Length"] = str(len(record.body))
 
     target = _target({**environ, **(head["entry"] or {})})
+    target = re.sub(r"[\0- \x7f]", lambda found: f"%{ord(found[0]):02X}", target)
     return WireRequest(environ["REQUEST_METHOD"], target, headers, record.body)
 
 

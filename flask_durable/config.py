@@ -235,10 +235,16 @@ def _redis_url(key: str, value: t.Any) -> str:
 
 def _replay_url(key: str, value: t.Any) -> str:
     wanted = "the address of a server of the app, such as http://127.0.0.1:8000"
-    parts = urllib.parse.urlsplit(value if isinstance(value, str) else "")
 
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise _wrong(key, value, wanted)
+    try:
+        parts = urllib.parse.urlsplit(value if isinstance(value, str) else "")
+        known = parts.scheme in {"http", "https"} and parts.port != 0
+    except ValueError:
+        known = False
+
+    if not known or not parts.hostname:
+        # The value may have a password in it.
+        raise ConfigError(f"{key} must be {wanted}.")
 
     if parts.username or parts.path.strip("/") or parts.query or parts.fragment:
         raise ConfigError(

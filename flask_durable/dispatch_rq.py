@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import time
 
 import redis
@@ -46,7 +47,7 @@ SOCKET_TIMEOUT = 1.0
 """Seconds that the sweeper waits for Redis; it has other things to look after."""
 
 
-def connect(url: str, timeout: float) -> redis.Redis:
+def connect(url: str, timeout: float = SOCKET_TIMEOUT) -> redis.Redis:
     """Make a client of the Redis server that carries the queue.
 
     :param timeout: seconds to wait for a connection, and for an answer
@@ -78,7 +79,7 @@ class RqHands:
     def __init__(self, state: State) -> None:
         config = state.config
         assert config.redis_url is not None
-        connection = connect(config.redis_url, SOCKET_TIMEOUT)
+        connection = connect(config.redis_url)
         self._queue = durable_queue(config.queue, connection)
         self._away = False
 
@@ -192,4 +193,5 @@ def replay_execution(execution_id: str, attempt: int) -> str:
 
 @functools.cache
 def _load_app() -> Flask:
-    return ScriptInfo().load_app()
+    # The variable is read by the ``flask`` command, not by what it hands on.
+    return ScriptInfo(os.environ.get("FLASK_APP")).load_app()

@@ -66,7 +66,7 @@ def replay(
             return f"is passed over: {reason}"
 
         over_http = state.config.replay_url is not None and not in_process
-        answer = _send(app, state, execution_id, found, over_http)
+        answer = _try_to_send(app, state, execution_id, found, over_http)
         return _settle(state, execution_id, attempt, answer)
     except ExecutionNotFound:
         return "is passed over: the journal has no such execution"
@@ -97,6 +97,20 @@ def _reason_against(state: State, found: Outgoing, attempt: int) -> str | None:
         return f"it is {found.status} in attempt {found.attempt}"
 
     return None
+
+
+def _try_to_send(
+    app: Flask, state: State, execution_id: str, found: Outgoing, over_http: bool
+) -> Answer:
+    """Send the request; what keeps it from being sent is no answer either."""
+    try:
+        return _send(app, state, execution_id, found, over_http)
+    except JournalUnavailable:
+        raise
+    except Exception as error:
+        # Such as a stored request that can't be read: it must not be tried on and on.
+        logger.exception("The request of execution %s can't be sent.", execution_id)
+        return Answer(None, f"by nobody, since it can't be sent ({error!r})")
 
 
 def _send(

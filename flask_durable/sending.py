@@ -33,7 +33,7 @@ HEADER = "Durable-Replay"
 CONNECT_TIMEOUT = 5.0
 """Seconds to wait for a server of the app to accept a connection."""
 
-SERVERS_OWN = HOP_BY_HOP | {"date", "server"}
+SERVERS_OWN = (HOP_BY_HOP | {"date", "server"}) - {HEADER.lower()}
 """Headers of an answer that say nothing of what the app answered."""
 
 
@@ -158,6 +158,11 @@ def _without_defaults() -> dict[str, str]:
 
 def _response(found: requests.Response, limit: int) -> Response:
     body = found.raw.read(limit, decode_content=False)
+
+    if len(body) < limit:
+        # Only a read beyond what came notices that a connection ended too soon.
+        found.raw.read(1, decode_content=False)
+
     headers = [
         (name, value)
         for name, value in found.raw.headers.items()

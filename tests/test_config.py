@@ -14,6 +14,31 @@ from flask_durable.retry import Retry
 
 SIZES = ["REQUEST", "OUTPUT", "RESPONSE", "JOURNAL"]
 
+NO_REDIS: list[t.Any] = [
+    "",
+    "localhost:6379",
+    "http://h",
+    "redis://h:0",
+    "redis//h",
+    5,
+]
+
+NO_QUEUE: list[t.Any] = ["", "a b", "a/b", "a\n", 5]
+
+NO_SERVER: list[t.Any] = [
+    "",
+    "127.0.0.1:8000",
+    "ftp://h",
+    "http://",
+    "http:///x",
+    "http://[",
+    "http://h:x",
+    "http://h:0",
+    5,
+]
+
+NO_PATH = ["http://h/shop", "http://h/?a", "http://h?a", "http://h#a", "http://u:p@h"]
+
 
 def read(**values: t.Any) -> Config:
     """Read settings, given without their prefix."""
@@ -28,6 +53,8 @@ def test_without_settings_there_are_defaults() -> None:
     assert config.database_url is None
     assert (config.lease, config.inline_retry, config.replay_threads) == (15, 1, 4)
     assert config.retry == Retry()
+    assert (config.redis_url, config.replay_url) == (None, None)
+    assert (config.queue, config.replay_timeout) == ("durable", 30)
     assert config.create_tables and not config.strict_replay
     assert config.max_journal_bytes == 16 * config.max_output_bytes == 64 * 2**20
 
@@ -62,7 +89,7 @@ def test_an_unknown_key_is_refused(key: str, message: str) -> None:
         Config.from_mapping({key: 1})
 
 
-@pytest.mark.parametrize("key", ["LEASE", "INLINE_RETRY"])
+@pytest.mark.parametrize("key", ["LEASE", "INLINE_RETRY", "REPLAY_TIMEOUT"])
 @pytest.mark.parametrize("value", [20, 20.0, dt.timedelta(seconds=20)])
 def test_a_time_is_seconds_or_a_timedelta(key: str, value: t.Any) -> None:
     """Both become a number."""
@@ -91,6 +118,13 @@ def test_a_time_is_seconds_or_a_timedelta(key: str, value: t.Any) -> None:
         ("URL_PREFIX", "/", 'a path that begins with "/"'),
         ("URL_PREFIX", "//", 'a path that begins with "/"'),
         ("URL_PREFIX", 5, 'a path that begins with "/"'),
+        *[("REDIS_URL", v, "must be a Redis URL, such as redis://") for v in NO_REDIS],
+        *[("QUEUE", v, 'a name of letters, digits, "_", ".",') for v in NO_QUEUE],
+        *[("REPLAY_URL", v, "must be the address of a server") for v in NO_SERVER],
+        *[("REPLAY_URL", v, "without a user, path or query") for v in NO_PATH],
+        ("REPLAY_TIMEOUT", 0, "a time of at least 0.1 seconds, not 0"),
+        ("REPLAY_TIMEOUT", "30", "a number of seconds or a timedelta, not '30'"),
+        ("REPLAY_TIMEOUT", float("inf"), "at most a hundred years"),
         ("DATABASE_URL", "", "is not a database URL"),
         ("DATABASE_URL", "journal.db", "is not a database URL"),
         ("DATABASE_URL", 5, "is not a database URL"),
@@ -106,10 +140,21 @@ def test_a_wrong_value_is_refused(key: str, value: t.Any, message: str) -> None:
         read(**{key: value})
 
 
-def test_a_wrong_url_is_not_shown() -> None:
+@pytest.mark.parametrize(
+    ("key", "url"),
+    [
+        ("DATABASE_URL", "ada:hunter2@host/db"),
+        ("REDIS_URL", "ada:hunter2@host/0"),
+        ("REDIS_URL", "reddis://:hunter2@host/0"),
+        ("REDIS_URL", "redis://:hunter2@host:port/0"),
+        ("REPLAY_URL", "http://ada:hunter2@host"),
+        ("REPLAY_URL", "htp://ada:hunter2@host"),
+    ],
+)
+def test_a_wrong_url_is_not_shown(key: str, url: str) -> None:
     """It may hold a password."""
-    with pytest.raises(ConfigError) as caught:
-        read(DATABASE_URL="ada:hunter2@host/db")
+    with pytest.raises(ConfigError, match=f"^DURABLE_{key}") as caught:
+        read(**{key: url})
 
     assert "hunter2" not in str(caught.value)
 
@@ -118,6 +163,41 @@ def test_a_url_keeps_its_password() -> None:
     """The journal needs it."""
     url = "postgresql+psycopg://ada:hunter2@host/db"
     assert read(DATABASE_URL=url).database_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost",
+        "redis://:hunter2@localhost:6379/0",
+        "rediss://ada:hunter2@cache.example:6380/1?ssl_cert_reqs=none",
+        "unix:///run/redis.sock?db=1",
+    ],
+)
+def test_a_redis_url_is_kept(url: str) -> None:
+    """As redis-py reads it."""
+    assert read(REDIS_URL=url).redis_url == url
+
+
+@pytest.mark.parametrize("name", ["durable", "trips-2", "a.b:c", "Übung"])
+def test_a_queue_has_a_name(name: str) -> None:
+    """RQ makes keys of it."""
+    assert read(QUEUE=name).queue == name
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+        ("http://127.0.0.1:8000/", "http://127.0.0.1:8000"),
+        ("https://app.internal", "https://app.internal"),
+        ("http://[::1]:8000", "http://[::1]:8000"),
+        ("HTTP://web", "http://web"),
+    ],
+)
+def test_a_replay_url_is_a_server(url: str, kept: str) -> None:
+    """The path is the captured request's."""
+    assert read(REPLAY_URL=url).replay_url == kept
 
 
 def test_a_retry_may_be_a_mapping() -> None:

@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import os
 import sys
-import urllib.parse
 
 import click
 from flask.cli import with_appcontext
@@ -95,12 +94,16 @@ def _describe(config: Config) -> str:
     parts = []
 
     if config.redis_url is not None:
-        # Its password may be anywhere but here.
-        url = urllib.parse.urlsplit(config.redis_url)
-        place = f"{url.hostname or ''}{f':{url.port}' if url.port else ''}{url.path}"
-        parts.append(f' by the queue "{config.queue}" of {url.scheme}://{place}')
+        place = _place(config.redis_url)
+        parts.append(f' by the queue "{config.queue}" of {place}')
 
     if config.replay_url is not None:
         parts.append(f" through {config.replay_url}")
 
     return ",".join(parts)
+
+
+def _place(url: str) -> str:
+    """Give a URL without its user and parameters, where passwords stand."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"

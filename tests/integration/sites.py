@@ -111,12 +111,45 @@ class Journal:
         return self.row(execution_id)
 
 
-class Site:
+class Ledger:
+    """What the shop's steps really did, in processes that run in a folder."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.folder = folder
+
+    def called(self, order: str) -> list[Called]:
+        """List the calls of step functions for an order."""
+        ledger = self.folder / "ledger.jsonl"
+
+        if not ledger.exists():
+            return []
+
+        # The last line may be half written.
+        text = ledger.read_text().rpartition("\n")[0]
+        lines = [Called(**json.loads(line)) for line in text.splitlines()]
+        return [line for line in lines if line.order == order]
+
+    def names(self, order: str) -> list[str]:
+        """Name the step functions that were called for an order."""
+        return [line.name for line in self.called(order)]
+
+    def wait_for_call(self, order: str, name: str, times: int = 1) -> Called:
+        """Wait until a step's function is called, and give that call."""
+
+        def made() -> list[Called]:
+            found = [line for line in self.called(order) if line.name == name]
+            return found if len(found) >= times else []
+
+        what = f"call {times} of {name} for {order} (called: {self.names(order)})"
+        return wait_until(made, 15, what)[times - 1]
+
+
+class Site(Ledger):
     """A running server, its journal, and what its steps really did."""
 
     def __init__(self, server: WebServer, journal: Journal) -> None:
+        super().__init__(server.cwd)
         self.server = server
-        self.folder = server.cwd
         self.journal = journal
 
     def post(
@@ -155,32 +188,6 @@ class Site:
 
         threading.Thread(target=send, daemon=True).start()
         return later
-
-    def called(self, order: str) -> list[Called]:
-        """List the calls of step functions for an order."""
-        ledger = self.folder / "ledger.jsonl"
-
-        if not ledger.exists():
-            return []
-
-        # The last line may be half written.
-        text = ledger.read_text().rpartition("\n")[0]
-        lines = [Called(**json.loads(line)) for line in text.splitlines()]
-        return [line for line in lines if line.order == order]
-
-    def names(self, order: str) -> list[str]:
-        """Name the step functions that were called for an order."""
-        return [line.name for line in self.called(order)]
-
-    def wait_for_call(self, order: str, name: str, times: int = 1) -> Called:
-        """Wait until a step's function is called, and give that call."""
-
-        def made() -> list[Called]:
-            found = [line for line in self.called(order) if line.name == name]
-            return found if len(found) >= times else []
-
-        what = f"call {times} of {name} for {order} (called: {self.names(order)})"
-        return wait_until(made, 15, what)[times - 1]
 
 
 class Shop(Site):

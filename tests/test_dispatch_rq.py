@@ -1,0 +1,412 @@
+"""The RQ dispatcher: what goes to the queue, and what its job does."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import json
+import pathlib
+import subprocess
+import sys
+import time
+import typing as t
+import zlib
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from redis import Redis as RedisClient
+from rq.job import Job
+
+from flask_durable import dispatch_rq as module
+from flask_durable import FlaskDurable
+from flask_durable import step
+from flask_durable.database import Database
+from flask_durable.dispatch_rq import connect
+from flask_durable.dispatch_rq import durable_queue
+from flask_durable.dispatch_rq import FAILURE_TTL
+from flask_durable.dispatch_rq import replay_execution
+from flask_durable.dispatch_rq import RESULT_TTL
+from flask_durable.dispatch_rq import RqDispatcher
+from flask_durable.dispatch_rq import RqHands
+from flask_durable.ids import new_id
+from flask_durable.leaders import Leaders
+from flask_durable.state import opened_state
+from flask_durable.store import Store
+from flask_durable.sweeper import Sweeper
+
+from .driving import Drive
+from .integration.orders import enqueue
+from .integration.orders import place
+from .integration.sites import Journal
+from .integration.sites import SECRET_KEY
+from .integration.sites import SHOP
+from .processes import free_port
+from .processes import HOST
+from .processes import Process
+from .processes import wait_until
+
+
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    """Keep the journal in a file."""
+    return sqlite_url
+
+
+@pytest.fixture
+def app(app: Flask, redis_url: str) -> Flask:
+    """Have an app whose due executions go to a queue."""
+    app.config["DURABLE_REDIS_URL"] = redis_url
+    return app
+
+
+@pytest.fixture
+def client_of_redis(redis_url: str) -> cabc.Iterator[RedisClient]:
+    """Look into Redis."""
+    with connect(redis_url) as client:
+        yield client
+
+
+class Line:
+    """Executions that sleep, and the queue that carries them."""
+
+    def __init__(self, app: Flask, durable: FlaskDurable, drive: Drive) -> None:
+        self.app = app
+        self.drive = drive
+        self.state = opened_state(app)
+        self.hands = RqHands(self.state)
+        self.sweeper = Sweeper(self.state, self.hands)
+        self.attempts = 0
+
+        @app.post("/work")
+        @durable.endpoint
+        def work() -> str:
+            self.attempts += 1
+            step.sleep("nap", 60)
+            return "awake"
+
+    def begin(self) -> str:
+        """Begin an execution and give its id."""
+        answer = self.app.test_client().post("/work")
+        return answer.headers["Durable-Execution"]
+
+    def jobs(self) -> list[Job]:
+        """List the jobs that wait."""
+        url = self.state.config.redis_url
+        assert url is not None
+        return durable_queue(self.state.config.queue, connect(url)).jobs
+
+    def look(self) -> float:
+        """Let the sweeper look, as often as it wants to at once."""
+        while (delay := self.sweeper.look()) == 0.0:
+            pass
+
+        return delay
+
+
+@pytest.fixture
+def line(app: Flask, durable: FlaskDurable, drive: Drive) -> Line:
+    """Set up an app with a view that sleeps."""
+    return Line(app, durable, drive)
+
+
+# Due executions become jobs
+
+
+def test_what_is_not_due_is_no_job(line: Line) -> None:
+    """Its time is kept by the sweeper, not by RQ."""
+    line.begin()
+    line.look()
+    assert line.jobs() == []
+
+
+def test_what_is_due_becomes_one_job(line: Line, client_of_redis: RedisClient) -> None:
+    """In JSON, with the execution and the attempt that is to begin, and no more."""
+    id = line.begin()
+    line.drive.advance(61)
+    line.look()
+    (job,) = line.jobs()
+    data = client_of_redis.hget(f"rq:job:{job.id}", "data")
+    assert json.loads(zlib.decompress(t.cast(bytes, data))) == [
+        "flask_durable.dispatch_rq.replay_execution",
+        None,
+        [id, 2],
+        {},
+    ]
+
+
+def test_a_job_never_times_out_and_leaves_little(line: Line) -> None:
+    """A time-out would look like a step's failure."""
+    line.begin()
+    line.drive.advance(61)
+    line.look()
+    (job,) = line.jobs()
+    assert job.timeout == -1
+    assert (job.result_ttl, job.failure_ttl) == (RESULT_TTL, FAILURE_TTL) == (60, 3600)
+    assert job.retries_left is None
+
+
+def test_each_dispatch_has_a_job_of_its_own(line: Line) -> None:
+    """What nobody claims is sent again after a while, though the old job is there."""
+    id = line.begin()
+    line.drive.advance(61)
+
+    for _ in range(3):
+        line.look()
+        line.look()
+        line.drive.advance(RqHands.patience)
+
+    assert [job.id for job in line.jobs()] == [f"{id}-2-{n}" for n in (1, 2, 3)]
+
+
+def test_no_more_is_queued_than_may_wait(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest waits in the journal, where nothing is lost."""
+    monkeypatch.setattr(module, "MAX_QUEUED", 3)
+    ids = [line.begin() for _ in range(5)]
+    line.drive.advance(61)
+    assert line.look() == RqHands.pause
+    assert [job.args[0] for job in line.jobs()] == ids[:3]
+    assert line.hands.free() == 0
+    line.jobs()[0].delete()
+    line.look()
+    assert [job.args[0] for job in line.jobs()] == ids[1:4]
+
+
+def test_the_queue_has_the_name_that_is_set(app: Flask) -> None:
+    """So that apps don't take each other's jobs."""
+    app.config["DURABLE_QUEUE"] = "trips"
+    durable = FlaskDurable(app)
+    line = Line(app, durable, Drive(app))
+    line.begin()
+    line.drive.advance(61)
+    line.look()
+    (job,) = line.jobs()
+    assert job.origin == "trips"
+    line.state.close()
+
+
+def test_a_dispatcher_sends_what_becomes_due(
+    app: Flask, durable: FlaskDurable, client: FlaskClient, line: Line
+) -> None:
+    """It hears of it, and need not look again and again."""
+
+    @app.post("/soon")
+    @durable.endpoint
+    def soon() -> str:
+        step.sleep("nap", 0.2)
+        return "awake"
+
+    durable.start_dispatcher(app)
+    assert isinstance(line.state.dispatcher, RqDispatcher)
+    began = time.monotonic()
+    assert client.post("/soon").status_code == 202
+    wait_until(line.jobs)
+    assert 0.1 < time.monotonic() - began < 5
+
+
+# Redis is away
+
+
+@pytest.fixture
+def away(app: Flask) -> None:
+    """Have no Redis where it should be."""
+    app.config["DURABLE_REDIS_URL"] = f"redis://{HOST}:{free_port()}/0"
+
+
+def test_without_redis_nothing_is_taken(
+    away: None, line: Line, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says so once, and it is asked seldom."""
+    line.begin()
+    line.drive.advance(61)
+    assert [line.hands.free() for _ in range(3)] == [0, 0, 0]
+    assert line.look() == line.hands.pause == 1.0
+    assert caplog.text.count("Redis can't be used") == 1
+    assert "Due executions wait in the journal" in caplog.text
+    assert (line.state.upkeep.next_due() or 0.0) < 0
+
+
+def test_what_redis_did_not_take_is_sent_again(
+    line: Line, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It goes down between the question and the job."""
+    id = line.begin()
+    line.drive.advance(61)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(line.hands, "free", lambda: 5)
+        patch.setattr(line.hands, "_queue", durable_queue("durable", nowhere()))
+        line.look()
+
+    assert caplog.text.count("Redis can't be used") == 1
+    assert line.look() == 1.0, "not before the patience is over"
+    line.drive.advance(RqHands.patience)
+    line.look()
+    assert [job.args for job in line.jobs()] == [[id, 2]]
+    assert "Redis is back" in caplog.text
+    assert line.hands.pause == RqHands.pause
+
+
+def nowhere() -> RedisClient:
+    """Connect to a port where nobody listens."""
+    return connect(f"redis://{HOST}:{free_port()}/0")
+
+
+def test_without_redis_the_client_is_served(
+    away: None, app: Flask, durable: FlaskDurable, line: Line
+) -> None:
+    """It hears where its execution is to be seen."""
+    durable.start_dispatcher(app)
+    began = time.monotonic()
+    answer = app.test_client().post("/work")
+    assert answer.status_code == 202
+    assert line.drive.status(answer)["status"] == "suspended"
+    assert time.monotonic() - began < 5
+
+
+def test_a_flushed_redis_loses_nothing(
+    line: Line, client_of_redis: RedisClient
+) -> None:
+    """The journal knows what was sent and not claimed."""
+    id = line.begin()
+    line.drive.advance(61)
+    line.look()
+    client_of_redis.flushall()
+    line.drive.advance(RqHands.patience)
+    line.look()
+    assert [job.args for job in line.jobs()] == [[id, 2]]
+
+
+# The job
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(1, 2), ("x", "2"), ("x", True), ("x", 2.0), (None, 1), (["x"], 1), ("x", None)],
+)
+def test_a_job_with_odd_arguments_is_refused(
+    app: Flask, durable: FlaskDurable, arguments: t.Any
+) -> None:
+    """Before the journal is asked."""
+    with app.app_context(), pytest.raises(TypeError, match="No execution: "):
+        replay_execution(*arguments)
+
+
+def test_a_job_replays_its_execution(line: Line) -> None:
+    """And its result says what became of it."""
+    id = line.begin()
+    line.drive.advance(61)
+
+    with line.app.app_context():
+        assert replay_execution(id, 2) == "is completed"
+
+    assert line.attempts == 2
+
+
+@pytest.mark.parametrize("attempt", [-1, 0, 1, 3])
+def test_a_job_of_another_attempt_is_passed_over(line: Line, attempt: int) -> None:
+    """One may come late, or twice."""
+    id = line.begin()
+    line.drive.advance(61)
+
+    with line.app.app_context():
+        said = replay_execution(id, attempt)
+
+    assert said == "is passed over: it is suspended in attempt 1"
+    assert line.attempts == 1
+
+
+def test_a_job_that_comes_too_early_runs_nothing(line: Line) -> None:
+    """Whoever wrote it: the journal's clock counts."""
+    id = line.begin()
+
+    with line.app.app_context():
+        replay_execution(id, 2)
+
+    assert line.attempts == 1
+    assert line.state.store.execution(id).rejections == 0
+
+
+def test_a_job_without_an_execution_is_passed_over(line: Line) -> None:
+    """It was deleted, or was never ours."""
+    with line.app.app_context():
+        said = replay_execution(new_id(), 2)
+
+    assert said == "is passed over: the journal has no such execution"
+
+
+def test_a_job_of_another_app_is_passed_over(line: Line, database_url: str) -> None:
+    """Two apps with one journal share a queue by mistake; the result says so."""
+    id = place(database_url, "/work", "a", app="other")
+
+    with line.app.app_context():
+        said = replay_execution(id, 2)
+
+    assert 'is passed over: it is of the app "other"' in said
+    assert "DURABLE_QUEUE" in said
+    assert line.attempts == 0
+
+
+def test_due_executions_of_others_are_no_jobs(line: Line, database_url: str) -> None:
+    """Each app sweeps for itself."""
+    place(database_url, "/work", "a", app="other")
+    line.look()
+    assert line.jobs() == []
+
+
+def test_a_job_names_its_function() -> None:
+    """Its path is a wire format: jobs on their way have it."""
+    name = replay_execution.__qualname__
+    assert module.JOB == f"{replay_execution.__module__}.{name}"
+
+
+# RQ's own programs
+
+
+def rq(folder: pathlib.Path, env: dict[str, str], *arguments: str) -> Process:
+    """Make a run of RQ's command line."""
+    program = pathlib.Path(sys.executable).parent / "rq"
+    return Process([program, *arguments], folder, env)
+
+
+@pytest.mark.slow
+def test_a_plain_worker_completes_an_execution(
+    tmp_path: pathlib.Path, sqlite_url: str, redis_url: str
+) -> None:
+    """It finds the app by FLASK_APP, and leaves the sweeping to others."""
+    id = place(sqlite_url, "/four", "a")
+    enqueue(redis_url, id)
+    env = {
+        "FLASK_APP": SHOP,
+        "FLASK_DURABLE_DATABASE_URL": sqlite_url,
+        "FLASK_DURABLE_REDIS_URL": redis_url,
+        "FLASK_SECRET_KEY": SECRET_KEY,
+    }
+    options = ["--burst", f"--url={redis_url}"]
+    options += ["--serializer=rq.serializers.JSONSerializer", "durable"]
+
+    with rq(tmp_path, env, "worker", *options) as worker:
+        row = Journal(sqlite_url).wait_for(id, timeout=30)
+        wait_until(worker.ended, 15)
+        assert row.attempt == 2, worker.log()
+
+    database = Database.open(sqlite_url)
+    assert Leaders(Store(database, "shop")).find() is None
+    database.close()
+
+
+@pytest.mark.slow
+def test_rqs_own_tools_see_the_queue(
+    line: Line, redis_url: str, tmp_path: pathlib.Path
+) -> None:
+    """As whoever operates other queues expects it."""
+    for _ in range(3):
+        line.begin()
+
+    line.drive.advance(61)
+    line.look()
+    program = pathlib.Path(sys.executable).parent / "rq"
+    command: list[t.Any] = [program, "info", f"--url={redis_url}", "--raw"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "queue durable 3" in done.stdout
