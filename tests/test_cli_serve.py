@@ -11,7 +11,7 @@ from flask import Flask
 
 from flask_durable import FlaskDurable
 from flask_durable import schema
-from flask_durable import worker
+from flask_durable import supervisor
 from flask_durable.state import opened_state
 from flask_durable.tables import SCHEMA_VERSION
 
@@ -102,11 +102,14 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[t.Any, ...]]:
     logger = logging.getLogger("flask_durable")
     monkeypatch.setattr(logger, "level", logger.level)
 
-    def run_worker(app: Flask, *arguments: t.Any) -> int:
-        started.append(arguments)
-        return 7
+    class Fake:
+        def __init__(self, command: list[str], *arguments: t.Any) -> None:
+            started.append(arguments)
 
-    monkeypatch.setattr(worker, "run_worker", run_worker)
+        def run(self) -> int:
+            return 7
+
+    monkeypatch.setattr(supervisor, "Supervisor", Fake)
     return started
 
 
@@ -117,7 +120,8 @@ def test_worker_has_help(app: Flask, durable: FlaskDurable) -> None:
     for option in ("--processes", "--burst", "--queue"):
         assert option in said
 
-    assert "default: 1" in said and "DURABLE_QUEUE" in said
+    words = " ".join(said.split())
+    assert "4 with Redis, 1 without" in words and "DURABLE_QUEUE" in words
     assert "DURABLE_REDIS_URL" in said
 
 
@@ -128,7 +132,8 @@ def test_a_worker_is_started_as_asked_for(
     options = ["--processes=3", "--burst", "--queue=other"]
     assert run(app, "worker", *options).exit_code == 7
     assert run(app, "worker").exit_code == 7
-    assert started == [(3, True, "other"), (1, False, None)]
+    assert started == [(3, True), (1, False)]
+    assert app.extensions["durable"].config.queue == "other"
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "x"])
