@@ -65,7 +65,7 @@ class Monkey:
     def run(self, seconds: float) -> None:
         """Strike for so many seconds, then bring back everything."""
         self._began = now()
-        self._note(f"seed {self.seed}")
+        self._note(f"seed {self.seed}, at {time.strftime('%H:%M:%S')}")
 
         try:
             while now() < self._began + seconds:
@@ -166,13 +166,13 @@ class Monkey:
 
     def _kill_supervisor(self) -> None:
         """Kill the supervisor alone; its children notice and end by themselves."""
-        name = self._choose("worker")
+        name = self._choose_whole("worker")
 
         if name is not None:
             process = self._processes[name]
             children = process.children()
             self._kill_one("worker: supervisor", [process.pid])
-            seconds = self._random.uniform(2.0, 5.0)
+            seconds = self._random.uniform(4.0, 8.0)
             self._leave_down("worker: supervisor", name, seconds, process)
             self._note(f"its children are {children}")
 
@@ -232,6 +232,14 @@ class Monkey:
         ]
         return self._random.choice(names) if names else None
 
+    def _choose_whole(self, kind: str) -> str | None:
+        """Choose a program to be killed as a whole, unless another one still is.
+
+        Else, on a slow machine, nothing would ever be done.
+        """
+        one_is_down = any(name.startswith(kind) for name in self._down)
+        return None if one_is_down else self._choose(kind)
+
     def _kill_one(self, kind: str, pids: list[int]) -> None:
         pid = self._random.choice(pids) if pids else 0
         victim = being(pid)
@@ -240,13 +248,16 @@ class Monkey:
             return
 
         before = now()
-        os.kill(pid, signal.SIGKILL)
+
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
         wait_until(lambda: is_gone(victim), 10, f"{kind} {pid} is gone")
         self.kills.append(Kill(kind, before, now(), victim))
         self._note(f"{kind} {pid} is killed")
 
     def _kill_group(self, kind: str) -> None:
-        name = self._choose(kind)
+        name = self._choose_whole(kind)
 
         if name is not None:
             process = self._processes[name]

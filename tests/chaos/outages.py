@@ -5,14 +5,23 @@ from __future__ import annotations
 import collections.abc as cabc
 import contextlib
 import dataclasses
+import os
 import threading
 
 from ..processes import Process
+from ..processes import wait_until
+from ..processes import Worker
 from .ledger import Being
 from .ledger import being
 
 START_TRIES = 3
 """How often a program is started that does not get ready in time."""
+
+LOAD_TIMEOUT = 60.0
+"""Seconds that a worker's children have to load the app."""
+
+WORKING_THREADS = 3
+"""Threads of a child that works: one works, one sweeps, one watches its parent."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,13 +72,34 @@ class Down(threading.Thread):
 
 
 def start(process: Process) -> None:
-    """Start a program, again if the machine was too busy for it."""
+    """Start a program, again if the machine was too busy for it.
+
+    A worker is there when its children have loaded the app.
+    """
     for _ in range(START_TRIES - 1):
         with contextlib.suppress(TimeoutError):
             process.start()
-            return
+            break
+    else:
+        process.start()
 
-    process.start()
+    if isinstance(process, Worker):
+        with contextlib.suppress(TimeoutError):
+            wait_until(lambda: _loaded(process), LOAD_TIMEOUT)
+
+
+def _loaded(worker: Worker) -> bool:
+    """Tell whether all children have begun to work: then they have threads."""
+    children = worker.children()
+    enough = len(children) >= worker.processes
+    return enough and all(map(_has_threads, children))
+
+
+def _has_threads(pid: int) -> bool:
+    try:
+        return len(os.listdir(f"/proc/{pid}/task")) >= WORKING_THREADS
+    except OSError:
+        return False
 
 
 def is_gone(victim: Being) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import collections.abc as cabc
 import pathlib
 
+from flask_durable.store import OUTAGE_PATIENCE
+
 from ..processes import wait_until
 from .checks import Evidence
 from .clients import Answer
@@ -19,6 +21,9 @@ from .site import running_site
 from .site import Site
 
 CLIENTS = 6
+
+LONGEST_OUTAGE = OUTAGE_PATIENCE - 5.0
+"""Seconds for which PostgreSQL may be away; connections take their time, too."""
 
 SETTLE_TIMEOUT = 90.0
 """Seconds from the monkey's end until every execution has ended."""
@@ -48,7 +53,7 @@ def run(
             site.ledger.calls(),
             monkey.kills,
             answers,
-            [*troubles, *monkey.troubles],
+            [*troubles, *monkey.troubles, *_long_outages(monkey)],
         )
         return Report(seconds, settled, evidence, monkey)
 
@@ -77,6 +82,15 @@ def _order_under_blows(
     troubles = [f"{one.name} waits for ever" for one in clients if one.is_alive()]
     troubles += [f"{c.name} raised {c.failure!r}" for c in clients if c.failure]
     return [answer for client in clients for answer in client.answers], troubles
+
+
+def _long_outages(monkey: Monkey) -> cabc.Iterator[str]:
+    """Complain of a run that proves nothing: writes may give up in it."""
+    for outage in monkey.outages:
+        seconds = outage.ended - outage.began
+
+        if outage.kind.startswith("postgres") and seconds > LONGEST_OUTAGE:
+            yield f"postgres was away for {seconds:.1f} s, longer than a write waits"
 
 
 def _settle(site: Site) -> list[str]:

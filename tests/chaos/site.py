@@ -44,7 +44,8 @@ class Site:
 def running_site(folder: pathlib.Path) -> cabc.Iterator[Site]:
     """Run two web servers, each with two processes, and as many workers.
 
-    Each worker replays through another web server.
+    Each worker replays through another web server. One web server loads the app
+    before it forks, the other one after.
     """
     with contextlib.ExitStack() as stack:
         # What is committed must survive an immediate stop.
@@ -59,7 +60,7 @@ def running_site(folder: pathlib.Path) -> cabc.Iterator[Site]:
             # A busy machine must not look like a hanging worker.
             "GUNICORN_CMD_ARGS": "--timeout=120",
         }
-        webs = [_web(folder, env, free_port()) for _ in range(2)]
+        webs = [_web(folder, env, preload) for preload in (True, False)]
         workers = [_worker(folder, env, web) for web in webs]
 
         for process in [*webs, *workers]:
@@ -69,7 +70,8 @@ def running_site(folder: pathlib.Path) -> cabc.Iterator[Site]:
         yield Site(folder, url, Ledger(folder / NAME), postgres, redis, webs, workers)
 
 
-def _web(folder: pathlib.Path, env: dict[str, str], port: int) -> Gunicorn:
+def _web(folder: pathlib.Path, env: dict[str, str], preload: bool) -> Gunicorn:
+    port = free_port()
     options = {"FLASK_DURABLE_REPLAY_URL": f"http://{HOST}:{port}"}
     return Gunicorn(
         APP,
@@ -77,6 +79,7 @@ def _web(folder: pathlib.Path, env: dict[str, str], port: int) -> Gunicorn:
         workers=2,
         worker_class="gthread",
         threads=8,
+        preload=preload,
         env=env | options,
         port=port,
     )
