@@ -26,6 +26,9 @@ from .state import State
 
 logger = logging.getLogger(__name__)
 
+AWAY = "is replayed later: the journal can't be reached"
+"""What becomes of an execution while the journal is away."""
+
 MAX_REFUSALS = 10
 """How often the app may turn a replay away before the execution fails."""
 
@@ -63,7 +66,7 @@ def replay(app: Flask, execution_id: str, attempt: int) -> str:
         return "is passed over: the journal has no such execution"
     except JournalUnavailable as error:
         logger.warning("Execution %s is replayed later: %s", execution_id, error)
-        return "is replayed later: the journal can't be reached"
+        return AWAY
 
 
 def _reason_against(state: State, found: Outgoing, attempt: int) -> str | None:
