@@ -13,6 +13,7 @@ from .capture import request_origin
 from .errors import ExecutionNotFound
 from .errors import JournalUnavailable
 from .errors import ReplayRejected
+from .records import CLAIMABLE
 from .records import Failure
 from .records import Outgoing
 from .recovery import backoff
@@ -77,7 +78,9 @@ def _reason_against(state: State, found: Outgoing, attempt: int) -> str | None:
         )
 
     if found.attempt + 1 != attempt or not found.is_claimable:
-        return f"it is {found.status} in attempt {found.attempt}"
+        early = found.status in CLAIMABLE and not found.due
+        when = ", and not due yet" if early else ""
+        return f"it is {found.status} in attempt {found.attempt}{when}"
 
     return None
 

@@ -1,4 +1,4 @@
-"""The journal goes away while jobs wait in the queue."""
+"""Jobs that wait in the queue while the journal goes away, or their executions move."""
 
 from __future__ import annotations
 
@@ -82,3 +82,16 @@ def test_a_job_does_not_wait_for_ever(
     outage = Outage(drive, monkeypatch, seconds=3600)
     assert replay_execution(due, 2) == AWAY
     assert outage.now == RqHands.patience
+
+
+def test_an_old_job_of_an_execution_that_was_put_off_leads_nowhere(
+    app: Flask, due: str, drive: Drive
+) -> None:
+    """The app is not asked, so that it can't turn away what is not due."""
+    asked: list[str] = []
+    app.before_request_funcs.setdefault(None, []).append(lambda: asked.append("once"))
+    assert drive.state.upkeep.reject(due, 1, 60.0, False)
+    outcome = replay_execution(due, 2)
+    assert outcome.endswith("it is suspended in attempt 1, and not due yet")
+    assert asked == []
+    assert drive.state.store.execution(due).refusals == 0
