@@ -20,7 +20,9 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from . import clock
 from .records import Due
+from .replay import AWAY
 from .replay import replay
 from .state import get_state
 from .state import opened_state
@@ -67,6 +69,10 @@ def durable_queue(
     return Queue(
         name, connection=connection, serializer=JSONSerializer, job_class=job_class
     )
+
+
+AWAY_PAUSE = 1.0
+"""Seconds until a job whose journal is away looks again."""
 
 
 class RqHands:
@@ -180,7 +186,7 @@ def replay_execution(execution_id: str, attempt: int) -> str:
     app = this_app() if current_app else _load_app()
     opened_state(app).start(NoDispatcher)
     began = time.monotonic()
-    outcome = replay(app, execution_id, attempt)
+    outcome = _replay(app, execution_id, attempt)
     logger.info(
         "Attempt %d of execution %s took %.2f s: it %s.",
         attempt,
@@ -188,6 +194,24 @@ def replay_execution(execution_id: str, attempt: int) -> str:
         time.monotonic() - began,
         outcome,
     )
+    return outcome
+
+
+def _replay(app: Flask, execution_id: str, attempt: int) -> str:
+    """Replay; while the journal is away, wait with the job in hand.
+
+    Else the jobs in the queue would all be taken within a second and lead nowhere,
+    and their executions would have to wait for another turn, behind all others.
+    """
+    # After that the sweeper sends it again.
+    deadline = clock.boottime() + RqHands.patience
+
+    while (outcome := replay(app, execution_id, attempt)) == AWAY:
+        if clock.boottime() >= deadline:
+            break
+
+        clock.sleep(AWAY_PAUSE)
+
     return outcome
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import collections.abc as cabc
+import contextlib
 import contextvars
+import functools
 import itertools
 import threading
 import typing as t
 
 from flask import copy_current_request_context
+from flask import request
 
 from .attempt import current_scope
 from .attempt import Scope
@@ -22,7 +25,11 @@ MAX_THREADS = 128
 
 _free_threads = threading.Semaphore(MAX_THREADS)
 
+READERS = ("get_data", "_load_form_data")
+"""Methods of werkzeug's request, which all others that read a body go through."""
+
 Branch = cabc.Callable[[], t.Any]
+Reader = cabc.Callable[..., t.Any]
 
 
 class Ran:
@@ -55,16 +62,51 @@ def run_branches(
         while (index := next(queue)) < len(runners):
             results[index] = runners[index]()
 
-    helpers = _start_helpers(work, min(max_workers, len(branches)) - 1)
-    work()
+    with _read_one_by_one():
+        helpers = _start_helpers(work, min(max_workers, len(branches)) - 1)
+        work()
 
-    for helper in helpers:
-        helper.join()
+        for helper in helpers:
+            helper.join()
 
     scope.join(scopes)
     ended = [t.cast(Ran, result) for result in results]
     _leave_if_not_done(scope, scopes, ended)
     return ended
+
+
+@contextlib.contextmanager
+def _read_one_by_one() -> cabc.Iterator[None]:
+    """Have one branch at a time read the body of the request that all share.
+
+    Of two that read at once, each would get a part of it or nothing.
+    """
+    shared = t.cast(t.Any, request)._get_current_object()
+
+    # In a branch of another parallel call that was seen to already.
+    if READERS[0] in shared.__dict__:
+        yield
+        return
+
+    lock = threading.RLock()
+
+    for name in READERS:
+        setattr(shared, name, _locked(lock, getattr(shared, name)))
+
+    try:
+        yield
+    finally:
+        for name in READERS:
+            delattr(shared, name)
+
+
+def _locked(lock: t.Any, read: Reader) -> Reader:
+    @functools.wraps(read)
+    def read_alone(*args: t.Any, **kwargs: t.Any) -> t.Any:
+        with lock:
+            return read(*args, **kwargs)
+
+    return read_alone
 
 
 def _start_helpers(work: Branch, count: int) -> list[threading.Thread]:

@@ -85,7 +85,8 @@ class Reader:
         """Read the captured request, and whether an attempt may begin."""
         row = self._one(self.sql.outgoing, execution_id)
         request = RequestRecord(row.request, row.secrets, row.body, row.digest)
-        return Outgoing(row.app, row.status, row.attempt, row.rejections, request)
+        head = (row.app, row.status, row.attempt, row.rejections, bool(row.due))
+        return Outgoing(*head, request)
 
     def response(self, execution_id: str) -> ResponseRecord | None:
         """Read the final response, if there is one."""

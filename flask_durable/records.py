@@ -55,12 +55,13 @@ class Outgoing:
     status: ExecutionStatus
     attempt: int
     rejections: int
+    due: bool
     request: RequestRecord
 
     @property
     def is_claimable(self) -> bool:
-        """Tell whether an attempt may begin."""
-        return self.status in CLAIMABLE
+        """Tell whether an attempt may begin now."""
+        return self.due and self.status in CLAIMABLE
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

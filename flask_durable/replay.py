@@ -14,6 +14,7 @@ from .errors import DecryptionError
 from .errors import ExecutionNotFound
 from .errors import JournalUnavailable
 from .errors import ReplayRejected
+from .records import CLAIMABLE
 from .records import Failure
 from .records import Outgoing
 from .recovery import backoff
@@ -27,6 +28,9 @@ from .state import get_state
 from .state import State
 
 logger = logging.getLogger(__name__)
+
+AWAY = "is replayed later: the journal can't be reached"
+"""What becomes of an execution while the journal is away."""
 
 MAX_REFUSALS = 10
 """How often the app may turn a replay away before the execution fails."""
@@ -72,7 +76,7 @@ def replay(
         return "is passed over: the journal has no such execution"
     except JournalUnavailable as error:
         logger.warning("Execution %s is replayed later: %s", execution_id, error)
-        return "is replayed later: the journal can't be reached"
+        return AWAY
 
 
 def _put_off(
@@ -94,7 +98,9 @@ def _reason_against(state: State, found: Outgoing, attempt: int) -> str | None:
         )
 
     if found.attempt + 1 != attempt or not found.is_claimable:
-        return f"it is {found.status} in attempt {found.attempt}"
+        early = found.status in CLAIMABLE and not found.due
+        when = ", and not due yet" if early else ""
+        return f"it is {found.status} in attempt {found.attempt}{when}"
 
     return None
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections.abc as cabc
+import contextlib
+import io
 import threading
 import time
 import typing as t
@@ -650,3 +652,51 @@ def test_deeply_nested_calls_never_wait_for_each_other(
         return [level("", 4)]
 
     assert client.post("/work").json == [16]
+
+
+class Slow(io.BytesIO):
+    """A body whose first reader finds another one beside it, if there is any."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(body)
+        self._barrier = threading.Barrier(2)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read, and meet whoever reads at the same time."""
+        part = super().read(size)
+
+        with contextlib.suppress(threading.BrokenBarrierError):
+            self._barrier.wait(0.2)
+
+        return part
+
+
+READ_BODY: dict[str, tuple[cabc.Callable[[], t.Any], dict[str, t.Any]]] = {
+    "json": (lambda: request.get_json()["item"], {"json": {"item": "flight"}}),
+    "form": (lambda: request.form["item"], {"data": {"item": "flight"}}),
+    "multipart": (
+        lambda: request.form["item"],
+        {"data": {"item": "flight"}, "content_type": "multipart/form-data"},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", READ_BODY)
+def test_branches_may_read_the_body_at_the_same_moment(
+    app: Flask, durable: FlaskDurable, client: FlaskClient, kind: str
+) -> None:
+    """They share one stream, and each gets all of it."""
+    read, body = READ_BODY[kind]
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> list[str]:
+        t.cast(t.Any, request).stream = Slow(request.stream.read())
+        nested = step.parallel(
+            lambda: step.run("a", read),
+            lambda: step.parallel(lambda: step.run("b", read))[0],
+        )
+        return [*nested, read()]
+
+    answer = client.post("/work", **body)
+    assert (answer.status_code, answer.json) == (200, ["flight"] * 3)
