@@ -61,9 +61,20 @@ class ReplayJob(Job):
     Whoever can write to Redis can name any function, callback or webhook.
     """
 
-    success_callback = None
-    failure_callback = None
-    stopped_callback = None
+    @property
+    def success_callback(self) -> t.Any:
+        """Nothing, whatever the job names."""
+        return None
+
+    @property
+    def failure_callback(self) -> t.Any:
+        """Nothing."""
+        return None
+
+    @property
+    def stopped_callback(self) -> t.Any:
+        """Nothing."""
+        return None
 
     def perform(self) -> t.Any:
         """Replay the execution.
@@ -88,9 +99,15 @@ class ReplayWorker(SimpleWorker):
     job_class = ReplayJob
     log_result_lifespan = False
     max_connection_wait_time = 2.0
-    # A signal may come after Python looked for one and before it waits for a job.
-    dequeue_timeout = STOP_LOOK
     stopping = False
+
+    @property
+    def dequeue_timeout(self) -> int:
+        """Whole seconds to wait for a job, and then to look again.
+
+        A signal may come after Python looked for one and before it waits.
+        """
+        return STOP_LOOK
 
     def _install_signal_handlers(self) -> None:
         t.cast(t.Any, super())._install_signal_handlers()
