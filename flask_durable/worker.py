@@ -126,6 +126,16 @@ class ReplayWorker(SimpleWorker):
         An error of Redis would be raised in it, and a Redis that hangs hold it up.
         """
 
+    def teardown(self) -> None:
+        """Sign off; if Redis is not there to hear it, at least listen no more."""
+        try:
+            t.cast(t.Any, super()).teardown()
+        except redis.RedisError:
+            if self.pubsub_thread is not None:
+                self.pubsub_thread.stop()
+
+            raise
+
 
 def run_worker(app: Flask, processes: int, burst: bool, queue: str | None) -> int:
     """Replay what is due in child processes until asked to end.
