@@ -9,6 +9,7 @@ import pathlib
 import pickle
 import signal
 import subprocess
+import sys
 import typing as t
 import zlib
 
@@ -479,14 +480,13 @@ def test_a_worker_lets_go_of_a_view_that_a_server_runs(
 
     with shop(folder, works.url, env, **one) as site:
         with works.worker(REPLAY_URL=site.server.url) as worker:
-            id = works.place("/slow", "a", seconds=8)
+            id = works.place("/slow", "a", seconds=4)
             made = site.wait_for_call("a", "slow")
             os.kill(worker.pid, signal.SIGTERM)
             check_end(worker, SOON)
             assert f"Attempt 2 of execution {id} took" in worker.log()
             assert "it is running" in worker.log()
 
-        assert works.journal.row(id).status == "running"
         row = works.journal.wait_for(id)
         assert (row.attempt, site.names("a")) == (2, ["first", "slow", "last"])
         assert made.pid in site.gunicorn.worker_pids()
@@ -550,7 +550,7 @@ def test_a_worker_outlives_poison(works: Works, mark: pathlib.Path) -> None:
     with works.worker() as worker, connect(works.redis) as client:
         children = worker.children()
 
-        for name in ("pickle", "os-system", "no-data", "garbage"):
+        for name in ("pickle", "os-system", "garbage"):
             client.hset(f"rq:job:{name}", mapping=POISONS[name](bomb, mark))
             client.rpush("rq:queue:durable", name)
 
@@ -634,6 +634,10 @@ def test_one_of_all_processes_sweeps(works: Works) -> None:
         assert int(owner.split(":")[-2]) in worker.children()
         pids = {int(name.split("-")[-2]) for name in names}
         assert pids == set(worker.children())
+        program = pathlib.Path(sys.executable).parent / "rq"
+        command: list[t.Any] = [program, "info", f"--url={works.redis}", "--raw"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert [name for name in names if name not in done.stdout] == []
 
 
 @pytest.mark.slow
