@@ -233,16 +233,22 @@ def _redis_url(key: str, value: t.Any) -> str:
     return t.cast(str, value)
 
 
+def _split_server(url: t.Any) -> urllib.parse.SplitResult | None:
+    """Give the parts of a web server's URL, if it is one."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        known = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except (AttributeError, TypeError, ValueError):
+        return None
+
+    return parts if known else None
+
+
 def _replay_url(key: str, value: t.Any) -> str:
     wanted = "the address of a server of the app, such as http://127.0.0.1:8000"
+    parts = _split_server(value)
 
-    try:
-        parts = urllib.parse.urlsplit(value if isinstance(value, str) else "")
-        known = parts.scheme in {"http", "https"} and parts.port != 0
-    except ValueError:
-        known = False
-
-    if not known or not parts.hostname:
+    if parts is None:
         # The value may have a password in it.
         raise ConfigError(f"{key} must be {wanted}.")
 
