@@ -30,6 +30,7 @@ from .dispatch import Dispatcher
 from .dispatch_thread import ThreadDispatcher
 from .endpoint import serve
 from .operations import Operations
+from .options import Idempotency
 from .options import MARK
 from .options import OnFailure
 from .options import Options
@@ -96,6 +97,7 @@ class FlaskDurable(Operations):
         /,
         *,
         retry: Retry | None = None,
+        idempotency: Idempotency = "optional",
         pending: t.Literal["accepted", "redirect"] | None = None,
         deadline: float | dt.timedelta | None = None,
         on_failure: OnFailure | None = None,
@@ -108,6 +110,7 @@ class FlaskDurable(Operations):
         /,
         *,
         retry: Retry | None = None,
+        idempotency: Idempotency = "optional",
         pending: t.Literal["accepted", "redirect"] | None = None,
         deadline: float | dt.timedelta | None = None,
         on_failure: OnFailure | None = None,
@@ -116,6 +119,9 @@ class FlaskDurable(Operations):
         """Make a view durable; put it under the route.
 
         :param retry: the policy of the view's steps, else ``DURABLE_RETRY``
+        :param idempotency: what to do with an ``Idempotency-Key``: ``"optional"``,
+            ``"required"`` or ``"off"``; or a function that takes the key from the
+            request, and gives ``None`` if it has none
         :param pending: how a client hears of a suspension: ``"accepted"`` (202)
             or ``"redirect"`` (303), else by its ``Accept`` header
         :param deadline: how long an execution may take, in seconds or as a
@@ -125,7 +131,9 @@ class FlaskDurable(Operations):
         :param max_request_bytes: limit of the request's body, else
             ``DURABLE_MAX_REQUEST_BYTES``
         """
-        chosen = Options(retry, pending, max_request_bytes, deadline, on_failure)
+        chosen = Options(
+            retry, pending, max_request_bytes, deadline, on_failure, idempotency
+        )
 
         def decorate(view: F) -> F:
             @functools.wraps(view)

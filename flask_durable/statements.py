@@ -130,6 +130,11 @@ class Statements:
                 e.c.parent_step == column_param(e.c.parent_step),
             )
         )
+        self.same = prepare(
+            sa.select(e.c.id, e.c.fingerprint).where(
+                e.c.idempotency == column_param(e.c.idempotency)
+            )
+        )
         self.replay = prepare(_by_id(e.c.attempt, e.c.status, e.c.identity))
         head = (e.c.app, e.c.status, e.c.attempt, e.c.rejections)
         request = (e.c.request, e.c.secrets, e.c.body, e.c.digest)
@@ -172,10 +177,10 @@ def _start(insert: t.Any) -> t.Any:
 def _new(insert: t.Any, **values: t.Any) -> t.Any:
     given = (e.c.id, e.c.app, e.c.endpoint, e.c.nonce, e.c.digest, e.c.on_failure)
     blobs = (e.c.identity, e.c.request, e.c.secrets, e.c.body)
-    parent = (e.c.parent_id, e.c.parent_step)
+    more = (e.c.parent_id, e.c.parent_step, e.c.idempotency, e.c.fingerprint)
     return (
         insert(e)
-        .values({column: column_param(column) for column in (*given, *blobs, *parent)})
+        .values({column: column_param(column) for column in (*given, *blobs, *more)})
         .values(**values, due_at=values["ready_at"], created_at=db_now())
         .values(deadline_at=db_now() + param("deadline", sa.Double()))
         .values(looks=0, crashes=0, errors=0, rejections=0, refusals=0)

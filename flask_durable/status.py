@@ -16,10 +16,14 @@ from .records import Execution
 from .records import Failure
 from .records import StepRecord
 from .signing import sign_link
+from .state import get_state
 from .state import this_app
 
 MAX_STEPS = 100
 """Steps in a status document, the newest ones."""
+
+BROWSER_WAIT = 5.0
+"""Seconds that a browser waits for the final response before it shows a page."""
 
 REL = 'rel="status"'
 
@@ -31,14 +35,18 @@ def status_url(execution_id: str) -> str:
     return _url("status", execution_id)
 
 
-def response_url(execution_id: str) -> str:
-    """Give the absolute link to an execution's final response."""
-    return _url("response", execution_id)
+def response_url(execution_id: str, wait: float = 0.0) -> str:
+    """Give the absolute link to an execution's final response.
+
+    :param wait: the seconds that whoever follows it waits
+    """
+    query = {"wait": f"{wait:g}"} if wait else {}
+    return _url("response", execution_id, **query)
 
 
-def _url(view: str, execution_id: str) -> str:
+def _url(view: str, execution_id: str, **query: str) -> str:
     token = sign_link(this_app(), execution_id)
-    return url_for(f"durable.{view}", token=token, _external=True)
+    return url_for(f"durable.{view}", token=token, _external=True, **query)
 
 
 def status_document(
@@ -107,7 +115,8 @@ def accepted(
     if redirect:
         response = Response(status=303)
         response.cache_control.no_store = True
-        response.location = response_url(execution.id)
+        wait = min(BROWSER_WAIT, get_state(this_app()).config.max_wait)
+        response.location = response_url(execution.id, wait)
     else:
         response = document_response(execution, steps, 202)
         response.location = status_url(execution.id)
