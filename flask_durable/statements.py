@@ -108,7 +108,7 @@ class Statements:
         self.mark = prepare(_record(insert, _suspended_now()))
         self.mark_running = prepare(_mark_running(insert))
         self.suspend = prepare(_suspend())
-        self.lock_topic = None if database.sqlite else prepare(_lock_topic())
+        self.lock_topic = None if database.sqlite else prepare(lock_topic())
         self.next_event = prepare(_next_event())
         self.finish = prepare(_finish())
         self.nonce = prepare(
@@ -296,7 +296,7 @@ def _suspend() -> sa.Update:
     )
 
 
-def _lock_topic() -> Select:
+def lock_topic() -> Select:
     """Let nobody send to a topic or begin to wait for it until we commit."""
     key = sa.func.hashtextextended(param("topic", sa.Text()), 0)
     return sa.select(sa.func.pg_advisory_xact_lock(key))

@@ -44,6 +44,11 @@ def response_url(execution_id: str, wait: float = 0.0) -> str:
     return _url("response", execution_id, **query)
 
 
+def events_url(execution_id: str) -> str:
+    """Give the absolute link to the events of an execution."""
+    return _url("events", execution_id)
+
+
 def _url(view: str, execution_id: str, **query: str) -> str:
     token = sign_link(this_app(), execution_id)
     return url_for(f"durable.{view}", token=token, _external=True, **query)
@@ -60,20 +65,22 @@ def status_document(
         "attempt": execution.attempt,
         "created_at": clock.isoformat(execution.created_at),
         "finished_at": clock.isoformat(execution.finished_at),
-        "error_type": _error_type(execution),
-        "waiting_for": _waiting_for(execution, steps),
+        "error_type": error_type(execution),
+        "waiting_for": waiting_for(execution, steps),
         "status_url": status_url(execution.id),
         "response_url": response_url(execution.id),
-        "steps": [_describe(step) for step in steps[-MAX_STEPS:]],
+        "events_url": events_url(execution.id),
+        "steps": [describe_step(step) for step in steps[-MAX_STEPS:]],
     }
 
 
-def _error_type(execution: Execution) -> str | None:
+def error_type(execution: Execution) -> str | None:
     """Name why it failed, or why its last attempt did."""
     return None if execution.error is None else Failure.decode(execution.error).type
 
 
-def _describe(step: StepRecord) -> dict[str, t.Any]:
+def describe_step(step: StepRecord) -> dict[str, t.Any]:
+    """Describe a step; no outputs are in it."""
     return {
         "id": step.id,
         "kind": step.kind,
@@ -85,9 +92,13 @@ def _describe(step: StepRecord) -> dict[str, t.Any]:
     }
 
 
-def _waiting_for(
+def waiting_for(
     execution: Execution, steps: cabc.Sequence[StepRecord]
 ) -> dict[str, t.Any] | None:
+    """Tell what a suspended execution waits for.
+
+    :param steps: those without an outcome at least
+    """
     if execution.status != "suspended":
         return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing as t
 
 from flask import Flask
+from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from flask_durable.records import Due
@@ -15,6 +16,17 @@ from flask_durable.sweeper import Sweeper
 from flask_durable.tables import events
 from flask_durable.tables import executions
 from flask_durable.tables import steps
+
+THREADED = {"wsgi.multithread": True, "SERVER_SOFTWARE": "Werkzeug/3.1"}
+"""What a server with threads says: clients may wait for it."""
+
+
+class ThreadedClient(FlaskClient):
+    """A client of a server with threads."""
+
+    def open(self, *args: t.Any, **options: t.Any) -> TestResponse:
+        """Send a request."""
+        return super().open(*args, environ_overrides=THREADED, **options)
 
 
 class CallerHands:

@@ -31,6 +31,7 @@ from ..status import MAX_STEPS
 from ..status import prefers_html
 from ..status import retry_after
 from ..status import status_url
+from .stream import stream_response
 
 
 def make_blueprint(prefix: str, host_matching: bool) -> Blueprint:
@@ -46,6 +47,7 @@ def make_blueprint(prefix: str, host_matching: bool) -> Blueprint:
     rule = "/executions/<token>"
     blueprint.add_url_rule(rule, "status", status, host=host)
     blueprint.add_url_rule(f"{rule}/response", "response", response, host=host)
+    blueprint.add_url_rule(f"{rule}/events", "events", events, host=host)
     blueprint.add_url_rule(
         "/callbacks/<token>", "callback", callback, methods=["POST"], host=host
     )
@@ -86,6 +88,12 @@ def response(token: str) -> Response:
         return _pending(state, execution)
 
     return _named(_not_stored(final_response(state, execution)), execution)
+
+
+def events(token: str) -> Response:
+    """Answer with a stream of what happens."""
+    state, execution = _find(token)
+    return _named(_not_stored(stream_response(state, execution)), execution)
 
 
 def callback(token: str) -> Response:
