@@ -8,6 +8,7 @@ from .errors import CallbackGone
 from .errors import ConfigError
 from .errors import ControlError
 from .errors import DeadlineExceeded
+from .errors import DecryptionError
 from .errors import DuplicateStepError
 from .errors import DurableError
 from .errors import ExecutionNotFound
@@ -39,6 +40,7 @@ __all__ = [
     "ConfigError",
     "ControlError",
     "DeadlineExceeded",
+    "DecryptionError",
     "DuplicateStepError",
     "DurableError",
     "ExecutionInfo",

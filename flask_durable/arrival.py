@@ -163,7 +163,7 @@ def unavailable(error: JournalUnavailable) -> Problem:
     """Log and make the answer to a request whose journal can't be reached."""
     logger.error("%s", error)
     debug = current_app.debug
-    detail = str(error) if debug else "The journal can't be reached: try later."
+    detail = str(error) if debug else error.public
     return Problem(503, detail, {"Retry-After": "5"})
 
 

@@ -102,7 +102,6 @@ class Attempt:
             self._to_pass.clear()
 
         self._to_pass.discard(name)
-
         return found
 
     @property
@@ -136,6 +135,9 @@ class Attempt:
         self.steps[step.id] = step
         self._bytes += len(step.output or b"")
 
+        if step.is_outcome and self.state.probe is not None:
+            self.state.probe.recorded(step)
+
     @contextlib.contextmanager
     def receiving(self, topic: str) -> cabc.Iterator[Wait]:
         """Take the next event of a topic, one branch after the other."""
@@ -151,11 +153,9 @@ class Attempt:
     def take_inline(self, seconds: float) -> bool:
         """Take a pause out of what this attempt may sleep through in place."""
         with self._lock:
-            if seconds > self._inline_left:
-                return False
-
-            self._inline_left -= max(0.0, seconds)
-            return True
+            fits = seconds <= self._inline_left
+            self._inline_left -= max(0.0, seconds) if fits else 0.0
+            return fits
 
     def ensure_lease(self) -> None:
         """Make sure that this attempt may still run functions."""
@@ -177,19 +177,19 @@ class Attempt:
                 f' "{name}" is not begun.'
             )
 
-    def check_unasked(self) -> None:
-        """Complain of journaled steps that the finished view did not ask for."""
+    def check_unasked(self, now: str = "The view ended") -> None:
+        """Complain of journaled steps that the view did not ask for by now."""
         unasked = self._found - self._asked
 
         if unasked:
             names = ", ".join(f'"{name}"' for name in sorted(unasked))
-            self.complain(f"The view ended without asking for the journaled {names}")
+            self.complain(f"{now} without asking for the journaled {names}")
 
     def complain(self, message: str) -> None:
         """Warn of a replay that differs, or raise where replays are strict."""
         message = f"{message} (execution {self.id}, attempt {self.attempt})."
 
-        if self.state.config.strict_replay:
+        if self.state.strict_replay:
             raise NonDeterminismError(message)
 
         logger.warning("%s", message)

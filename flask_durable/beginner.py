@@ -6,8 +6,7 @@ import typing as t
 
 import sqlalchemy as sa
 
-from .database import Rows
-from .database import Statement
+from .blobs import Rows
 from .errors import JournalUnavailable
 from .errors import KeyTaken
 from .errors import LeaseLostError
@@ -16,6 +15,7 @@ from .reader import Reader
 from .records import Execution
 from .records import RequestKey
 from .records import RequestRecord
+from .sql import Statement
 
 
 class Beginner(Reader):

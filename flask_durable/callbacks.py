@@ -7,6 +7,7 @@ import typing as t
 import sqlalchemy as sa
 from flask import url_for
 
+from .attempt import current_scope
 from .attempt import Scope
 from .errors import CallbackConflict
 from .errors import CallbackGone
@@ -51,11 +52,12 @@ class Callback:
         :raises WaitTimeoutError: if nothing was posted in time
         """
         seconds = check_timeout(self._name, timeout)
-        self._scope.check(self._name)
-        found = self._scope.find(self._name, KIND)
-        topic = callback_topic(self._scope.attempt.id, self._name)
-        wait = Waiting(self._scope, self._name, found, KIND, topic, seconds)
-        return wait.result()
+        # It may have been made by the view and be waited for in a branch.
+        scope = current_scope.get() or self._scope
+        scope.check(self._name)
+        found = scope.find(self._name, KIND)
+        topic = callback_topic(scope.attempt.id, self._name)
+        return Waiting(scope, self._name, found, KIND, topic, seconds).result()
 
 
 def send(

@@ -16,9 +16,13 @@ from sqlalchemy import exc
 from .clock import duration
 from .errors import ConfigError
 from .retry import Retry
+from .vault import check_keys
 
 PREFIX = "DURABLE_"
 MEBIBYTE = 1024 * 1024
+
+PREPARE = "prepare_threshold"
+"""The parameter of a URL for psycopg that libpq does not know."""
 
 Reader = cabc.Callable[[str, t.Any], t.Any]
 
@@ -48,6 +52,7 @@ class Config:
     retention: float = 7 * 86_400.0
     strict_replay: bool = False
     create_tables: bool = True
+    encryption_keys: tuple[str, ...] = dataclasses.field(default=(), repr=False)
 
     @classmethod
     def from_mapping(cls, values: cabc.Mapping[str, t.Any]) -> Config:
@@ -184,6 +189,34 @@ def check_database(url: sa.URL) -> None:
             " with its connection: name a file, as in sqlite:////var/lib/app.db."
         )
 
+    if PREPARE in url.query:
+        prepare_threshold(url)
+
+
+def prepare_threshold(url: sa.URL) -> int | None:
+    """Read from a URL at which use psycopg prepares a statement; never if ``None``.
+
+    :raises ConfigError: if it says something else, or to another driver
+    """
+    value = url.query[PREPARE]
+
+    if url.get_driver_name() != "psycopg":
+        raise ConfigError(
+            f"DURABLE_DATABASE_URL has {PREPARE}, which only the driver psycopg knows:"
+            " begin the URL with postgresql+psycopg://."
+        )
+
+    if value == "none":
+        return None
+
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value):
+        return int(value)
+
+    raise ConfigError(
+        f"DURABLE_DATABASE_URL has {PREPARE}={value!r}: it must be a whole number of"
+        " uses after which a statement is prepared, or none, so that none ever is."
+    )
+
 
 def _redis_url(key: str, value: t.Any) -> str:
     wanted = "a Redis URL, such as redis://localhost:6379/0"
@@ -250,4 +283,5 @@ _READERS: dict[str, Reader] = {
     "retention": _duration,
     "strict_replay": _flag,
     "create_tables": _flag,
+    "encryption_keys": check_keys,
 }

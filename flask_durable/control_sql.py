@@ -7,8 +7,8 @@ import typing as t
 import sqlalchemy as sa
 
 from .database import Database
-from .database import db_now
-from .database import param
+from .sql import db_now
+from .sql import param
 from .statements import CLAIMABLE
 from .statements import column_param
 from .statements import constant
@@ -184,18 +184,16 @@ def _lateness() -> Select:
 
 
 def _old() -> Select:
-    parent = e.alias("parent")
-    open_parent = (
-        sa.select(parent.c.id)
-        .where(parent.c.id == e.c.parent_id, parent.c.finished_at.is_(None))
-        .exists()
-    )
+    other = e.alias("other")
+    # Parents read their children's answers, failure handlers their parents.
+    related = sa.or_(other.c.id == e.c.parent_id, other.c.parent_id == e.c.id)
+    needed = sa.select(other.c.id).where(related, other.c.finished_at.is_(None))
     return (
         sa.select(e.c.id)
         .where(
             e.c.app == column_param(e.c.app),
             e.c.finished_at < db_now() - param("age", sa.Double()),
-            sa.not_(open_parent),
+            sa.not_(needed.exists()),
         )
         .order_by(e.c.finished_at)
         .limit(param("limit", sa.Integer()))

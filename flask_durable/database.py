@@ -12,14 +12,14 @@ import typing as t
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy import exc
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
 
 from . import clock
 from .config import check_database
+from .config import PREPARE
+from .config import prepare_threshold
 from .errors import JournalUnavailable
-from .errors import NonRetryableError
+from .sql import Statement
+from .vault import Vault
 
 logger = logging.getLogger(__name__)
 
@@ -36,82 +36,27 @@ POOL_SIZE = 10
 POOL_OVERFLOW = 30
 """Further connections under load."""
 
+IDLE_LIMIT = 5
+"""Seconds after which PostgreSQL ends a transaction whose client is silent."""
+
 LOCK_TIMEOUT = 10.0
 """Seconds to wait for another writer of a SQLite file."""
 
-CONNECTION = {
-    "connect_timeout": 5,
-    "tcp_user_timeout": 10_000,
+SILENCE = 10.0
+"""Seconds after which a PostgreSQL server that answers no more is given up."""
+
+KEEPALIVES = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 2,
 }
-"""How soon a PostgreSQL server that answers no more is given up; see libpq's
-parameters. The URL may have others."""
+"""The same for connections that wait for it; see libpq's parameters."""
 
 PASSING = frozenset({"25006", "26000", "42P05"})
 """SQLSTATEs of PostgreSQL that a new connection may be spared: a server that is
 read-only during a failover, prepared statements that a pooler lost or has twice."""
 
 T = t.TypeVar("T")
-Rows = cabc.Sequence[t.Any]
-
-
-class db_now(FunctionElement[float]):
-    """The database's clock in seconds since the epoch, fixed for a statement."""
-
-    type = sa.Double()
-    inherit_cache = True
-
-
-@compiles(db_now, "sqlite")
-def _sqlite_now(element: db_now, compiler: t.Any, **options: t.Any) -> str:
-    # 2440587.5 is the Julian day of the epoch.
-    return "((julianday('now') - 2440587.5) * 86400.0)"
-
-
-@compiles(db_now, "postgresql")
-def _postgresql_now(element: db_now, compiler: t.Any, **options: t.Any) -> str:
-    # clock_timestamp() is volatile: an index could not be used to compare.
-    return "extract(epoch from statement_timestamp())::double precision"
-
-
-class Statement:
-    """A Core statement that is compiled once for a dialect."""
-
-    def __init__(self, clause: sa.ClauseElement, dialect: sa.Dialect) -> None:
-        compiled = t.cast(
-            SQLCompiler,
-            clause.compile(
-                dialect=dialect, compile_kwargs={"render_postcompile": True}
-            ),
-        )
-        self._text = compiled.string
-        self._defaults = dict(compiled.params)
-        self._order = compiled.positiontup if compiled.positional else None
-        self._names = {name for name in self._defaults if name.startswith("p_")}
-
-    def __call__(self, connection: sa.Connection, **values: t.Any) -> Rows:
-        """Run the statement and give all rows that it returns.
-
-        :param values: the values of the parameters made by :func:`param`
-        """
-        given = {f"p_{key}": value for key, value in values.items()}
-
-        if given.keys() != self._names:
-            raise TypeError(f"needs {self._names}, got {given.keys()}: {self._text}")
-
-        parameters: t.Any = self._defaults | given
-
-        if self._order is not None:
-            parameters = tuple(parameters[name] for name in self._order)
-
-        return connection.exec_driver_sql(self._text, parameters).all()
-
-
-def param(name: str, type_: sa.types.TypeEngine[t.Any]) -> sa.ColumnElement[t.Any]:
-    """Make a typed parameter of a :class:`Statement`."""
-    return sa.cast(sa.bindparam(f"p_{name}", type_=type_), type_)
 
 
 class Database:
@@ -119,6 +64,7 @@ class Database:
 
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
+        self.vault = Vault()
         self.label = engine.url.render_as_string(hide_password=True)
         self.sqlite = engine.dialect.name == "sqlite"
         self.troubled_at: float | None = None
@@ -126,12 +72,15 @@ class Database:
         self._closed = False
 
     @classmethod
-    def open(cls, url: str) -> Database:
+    def open(cls, url: str, silence: float = SILENCE) -> Database:
         """Make a database from a URL; nothing is connected yet.
 
+        :param silence: seconds after which a PostgreSQL server that answers no
+            more is given up, and a new connection tried
         :raises ConfigError: if the URL can't hold a journal
         """
         parsed = sa.make_url(url)
+        check_database(parsed)
         options: dict[str, t.Any] = {}
 
         if parsed.get_backend_name() == "sqlite":
@@ -139,10 +88,8 @@ class Database:
                 "timeout": LOCK_TIMEOUT,
                 "check_same_thread": False,
             }
-        elif parsed.drivername == "postgresql+psycopg":
-            given = parsed.query
-            wanted = {k: v for k, v in CONNECTION.items() if k not in given}
-            options["connect_args"] = wanted
+        elif parsed.get_driver_name() == "psycopg":
+            parsed, options["connect_args"] = _connect_args(parsed, silence)
 
         return cls(_engine(parsed, **options))
 
@@ -152,11 +99,12 @@ class Database:
         if engine.dialect.name == "sqlite":
             return cls.open(engine.url.render_as_string(hide_password=False))
 
+        check_database(engine.url)
         return cls(_engine(engine.url, pool=engine.pool.recreate()))
 
     def prepare(self, clause: sa.ClauseElement) -> Statement:
         """Compile a statement."""
-        return Statement(clause, self.engine.dialect)
+        return Statement(clause, self.engine.dialect, self.vault)
 
     def run(
         self,
@@ -198,9 +146,14 @@ class Database:
             pause = min(1.0, pause * 2 or FIRST_PAUSE)
 
     @contextlib.contextmanager
-    def transaction(self, connection: sa.Connection) -> cabc.Iterator[None]:
-        """Commit several statements at once, or none of them."""
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if self.sqlite else "BEGIN")
+    def transaction(
+        self, connection: sa.Connection, idle: int | None = None
+    ) -> cabc.Iterator[None]:
+        """Commit several statements at once, or none of them.
+
+        :param idle: seconds that may pass between two statements, else ``IDLE_LIMIT``
+        """
+        self.begin(connection, idle)
 
         try:
             yield
@@ -212,30 +165,20 @@ class Database:
 
         connection.exec_driver_sql("COMMIT")
 
-    @contextlib.contextmanager
-    def shared_transaction(
-        self, connection: sa.Connection
-    ) -> cabc.Iterator[cabc.Callable[[], None]]:
-        """Commit what a user's function and we do on a connection at once.
+    def begin(self, connection: sa.Connection, idle: int | None = None) -> None:
+        """Begin a transaction.
 
-        An ORM's session on the connection joins the transaction. Gives what to call
-        between the function and us: it raises :class:`NonRetryableError` if the
-        function ended the transaction.
+        A machine that is lost between two statements would keep its rows locked
+        until the server misses it, for two hours by default.
         """
-        root = connection.begin()
-        t.cast(t.Any, connection).commit = _refuse_to_end
-        t.cast(t.Any, connection).rollback = _refuse_to_end
+        if self.sqlite:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            return
 
-        try:
-            connection.exec_driver_sql("BEGIN IMMEDIATE" if self.sqlite else "BEGIN")
-            yield lambda: None if root.is_active else _refuse_to_end()
-        except BaseException:
-            if root.is_active:
-                root.rollback()
-
-            raise
-
-        root.commit()
+        limit = IDLE_LIMIT if idle is None else idle
+        text = f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{limit}s'"
+        # Both go out at once; the driver takes two statements only without any.
+        connection.exec_driver_sql(text, execution_options={"no_parameters": True})
 
     def steady_for(self, seconds: float, since: float) -> bool:
         """Tell whether no error was seen for a while.
@@ -254,17 +197,25 @@ class Database:
         self.engine.dispose(close=False)
 
 
-def _refuse_to_end() -> t.NoReturn:
-    raise NonRetryableError(
-        "The function of step.transaction ended the transaction, which commits with"
-        " the step: return to commit, raise to roll back, and use begin_nested() for"
-        " what may fail in between."
-    )
+def _connect_args(url: sa.URL, silence: float) -> tuple[sa.URL, dict[str, t.Any]]:
+    """Give the URL and what psycopg is told beside it; the URL has precedence."""
+    wanted: dict[str, t.Any] = {
+        # Two is the least that libpq takes.
+        "connect_timeout": min(5, max(2, int(silence))),
+        "tcp_user_timeout": int(silence * 1000),
+        **KEEPALIVES,
+    }
+    arguments = {name: wanted[name] for name in wanted if name not in url.query}
+
+    if PREPARE in url.query:
+        # libpq would refuse it, and psycopg takes no text.
+        arguments[PREPARE] = prepare_threshold(url)
+        url = url.difference_update_query([PREPARE])
+
+    return url, arguments
 
 
 def _engine(url: sa.URL, **options: t.Any) -> sa.Engine:
-    check_database(url)
-
     if "pool" not in options:
         options |= {"pool_size": POOL_SIZE, "max_overflow": POOL_OVERFLOW}
 

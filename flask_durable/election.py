@@ -14,7 +14,8 @@ from .owner import fate
 from .state import State
 
 TERM = 4.0
-"""Seconds for which a leader that does not renew is left alone."""
+"""Seconds for which a leader that does not renew is left alone; if leases are
+shorter, as long as they, so that a lost machine is not missed later for it."""
 
 LOOK = 1.0
 """Seconds between two looks, and between two renewals."""
@@ -25,6 +26,7 @@ class Election:
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self._term = min(TERM, max(2 * LOOK, state.config.lease))
         self._leads = False
         self._look_at = 0.0
 
@@ -52,7 +54,7 @@ class Election:
             if fate(seen) != "dead":
                 return False
 
-        return self._leaders.set(owner, seen, TERM)
+        return self._leaders.set(owner, seen, self._term)
 
     def resign(self) -> None:
         """Leave the work to any other process."""

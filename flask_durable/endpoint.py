@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc as cabc
+import contextlib
 import dataclasses
 import logging
 import sys
@@ -28,8 +29,10 @@ from .attempt import current_scope
 from .awaiting import resolve
 from .call import Call
 from .call import KEY as CALL_KEY
+from .errors import DecryptionError
 from .errors import JournalUnavailable
 from .errors import KeyTaken
+from .errors import LeaseLostError
 from .heartbeat import Lease
 from .idempotency import find_key
 from .ids import new_id
@@ -39,9 +42,11 @@ from .patience import apply
 from .patience import Patience
 from .problems import Problem
 from .records import Execution
+from .records import Failure
 from .records import RequestKey
 from .records import RequestRecord
 from .records import StepRecord
+from .recovery import PUT_OFF
 from .signing import check_secret_key
 from .signing import Ticket
 from .state import get_state
@@ -259,13 +264,31 @@ def _claim(app: Flask, state: State, options: Options, ticket: Ticket) -> Attemp
             state.heartbeat.end(lease)
             raise refuse_replay(USED)
 
-        journal = state.store.journal(execution.id)
+        journal = _journal(state, execution)
         return _attempt(app, state, options, execution, journal, lease, url)
     except Problem:
         raise
     except BaseException as error:
         crashed = not isinstance(error, JournalUnavailable)
         state.heartbeat.abandon(lease, crashed)
+        raise
+
+
+def _journal(state: State, execution: Execution) -> list[StepRecord]:
+    """Read the steps; if they can't be decrypted, the attempt ends at once."""
+    try:
+        return state.store.journal(execution.id)
+    except DecryptionError as error:
+        with contextlib.suppress(LeaseLostError):
+            state.store.suspend(
+                execution.id,
+                execution.attempt,
+                execution.now + PUT_OFF,
+                errors=execution.errors,
+                error=Failure.of(error).encode(),
+                wakes=execution.wakes,
+            )
+
         raise
 
 

@@ -17,6 +17,7 @@
         ConfigError                a setting is wrong
         SchemaError                the journal's tables are of another version
         JournalUnavailable         the journal's database can't be reached
+          DecryptionError          a part of it can't be decrypted
         DeadlineExceeded           an execution's time is over
         ControlError               an execution can't be resumed or rerun
         ExecutionNotFound          no execution has this id
@@ -147,6 +148,19 @@ class JournalUnavailable(DurableError):
 
     unknown = False
     """Whether the write may have happened although its answer was lost."""
+
+    public = "The journal can't be reached: try later."
+    """What clients are told."""
+
+
+class DecryptionError(JournalUnavailable):
+    """A part of the journal was encrypted with a key that is not there any more.
+
+    Nothing is lost: put the key back into ``DURABLE_ENCRYPTION_KEYS``. Until then
+    executions that need it are put off.
+    """
+
+    public = "A part of the journal can't be decrypted: try later."
 
 
 class DeadlineExceeded(DurableError):

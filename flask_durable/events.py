@@ -9,7 +9,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite
 
 from .database import Database
-from .database import db_now
+from .sql import db_now
 from .statements import column_param
 from .statements import constant
 from .statements import Select

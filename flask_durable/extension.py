@@ -26,6 +26,7 @@ from .call import KEY
 from .cli import durable_cli
 from .config import Config
 from .database import Database
+from .database import SILENCE
 from .dispatch import Dispatcher
 from .dispatch_thread import ThreadDispatcher
 from .endpoint import serve
@@ -242,8 +243,11 @@ def _connect(app: Flask) -> tuple[Database, Database]:
     engine = _engines.get(app)
 
     if engine is None:
-        url = _url(app, get_state(app).config.database_url or _default_url(app))
-        return Database.open(url), Database.open(url)
+        config = get_state(app).config
+        url = _url(app, config.database_url or _default_url(app))
+        # Packets that are lost are sent again later and later. A new connection
+        # is sooner there, before another machine looks for the second time.
+        return Database.open(url, min(SILENCE, config.lease / 2)), Database.open(url)
 
     if not isinstance(engine, sa.Engine):
         with app.app_context():

@@ -9,13 +9,13 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite
 
-from .database import db_now
-from .database import param
 from .events import Events
 from .ids import new_id
 from .ids import new_nonce
 from .records import AFTER_FAILURE
 from .records import EndedRow
+from .sql import db_now
+from .sql import param
 from .statements import column_param
 from .statements import constant
 from .statements import Select

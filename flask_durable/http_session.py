@@ -9,6 +9,8 @@ import typing as t
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection
+from urllib3.connection import HTTPSConnection
 
 TARGET = "Durable-Target"
 """Carries the request's target to the connection; it is never sent."""
@@ -39,20 +41,20 @@ class _Exact:
         return request.encode("latin-1")
 
 
-class _Connection(_Exact, urllib3.connection.HTTPConnection):
+class _Connection(_Exact, HTTPConnection):
     pass
 
 
-class _SecureConnection(_Exact, urllib3.connection.HTTPSConnection):
+class _SecureConnection(_Exact, HTTPSConnection):
     pass
 
 
 class _Pool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Connection
+    ConnectionCls: t.Any = _Connection
 
 
 class _SecurePool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
+    ConnectionCls: t.Any = _SecureConnection
 
 
 class _Adapter(HTTPAdapter):

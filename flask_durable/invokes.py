@@ -8,7 +8,9 @@ import json
 import typing as t
 
 from .attempt import Scope
+from .blobs import UNREADABLE
 from .capture import stored_response
+from .errors import DecryptionError
 from .errors import StepError
 from .follow_ups import child_topic
 from .ids import new_id
@@ -95,6 +97,9 @@ class ChildWaiting(Waiting):
         child = store.child(self.attempt.id, self.step.id)
 
         if child.status != "completed":
+            if child.error == UNREADABLE:
+                raise DecryptionError(f"The error of execution {child.id}.")
+
             if child.error is not None:
                 return Failure.decode(child.error), None
 

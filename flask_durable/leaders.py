@@ -9,9 +9,9 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite
 
 from .database import Database
-from .database import db_now
-from .database import param
 from .records import Leader
+from .sql import db_now
+from .sql import param
 from .statements import column_param
 from .statements import Select
 from .store import Store

@@ -10,11 +10,11 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite
 
 from .database import Database
-from .database import db_now
-from .database import param
 from .ids import new_nonce
 from .records import Event
 from .records import StepRecord
+from .sql import db_now
+from .sql import param
 from .statements import column_param
 from .statements import lock_topic
 from .statements import Select

@@ -9,9 +9,8 @@ import typing as t
 import sqlalchemy as sa
 
 from . import schema
+from .blobs import Rows
 from .database import Database
-from .database import Rows
-from .database import Statement
 from .errors import ExecutionNotFound
 from .records import Event
 from .records import Execution
@@ -21,6 +20,7 @@ from .records import RequestRecord
 from .records import ResponseRecord
 from .records import StepRecord
 from .records import Wait
+from .sql import Statement
 from .statements import Statements
 
 

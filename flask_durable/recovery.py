@@ -18,6 +18,10 @@ MAX_BACKOFF = 60.0
 """Longest wait before an execution that crashes is tried again, in seconds."""
 
 
+PUT_OFF = 60.0
+"""Seconds until an execution is tried again that can't be decrypted."""
+
+
 def release_all(upkeep: Upkeep, owner: str) -> int:
     """Make what a dead owner was running ready for the next attempt.
 

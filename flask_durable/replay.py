@@ -10,12 +10,14 @@ from flask import Flask
 
 from .capture import capture_response
 from .capture import request_origin
+from .errors import DecryptionError
 from .errors import ExecutionNotFound
 from .errors import JournalUnavailable
 from .errors import ReplayRejected
 from .records import Failure
 from .records import Outgoing
 from .recovery import backoff
+from .recovery import PUT_OFF
 from .sending import Answer
 from .sending import send_in_process
 from .sending import send_over_http
@@ -41,29 +43,47 @@ class Replay:
     """What ``@durable.identity`` gave when the execution began."""
 
 
-def replay(app: Flask, execution_id: str, attempt: int) -> str:
+def replay(
+    app: Flask, execution_id: str, attempt: int, in_process: bool = False
+) -> str:
     """Have the app run an execution's next attempt, and say what became of it.
 
     One that does not reach its endpoint is put off. It goes over HTTP if
     ``DURABLE_REPLAY_URL`` says where to.
 
     :param attempt: the number of the attempt that is to begin
+    :param in_process: go through WSGI in any case
     """
     state = get_state(app)
 
     try:
-        found = state.store.outgoing(execution_id)
+        try:
+            found = state.store.outgoing(execution_id)
+        except DecryptionError as error:
+            return _put_off(state, execution_id, attempt, error)
 
         if reason := _reason_against(state, found, attempt):
             return f"is passed over: {reason}"
 
-        answer = _send(app, state, execution_id, found)
+        over_http = state.config.replay_url is not None and not in_process
+        answer = _send(app, state, execution_id, found, over_http)
         return _settle(state, execution_id, attempt, answer)
     except ExecutionNotFound:
         return "is passed over: the journal has no such execution"
     except JournalUnavailable as error:
         logger.warning("Execution %s is replayed later: %s", execution_id, error)
         return "is replayed later: the journal can't be reached"
+
+
+def _put_off(
+    state: State, execution_id: str, attempt: int, error: DecryptionError
+) -> str:
+    """Leave an execution of ours alone for a while: a key is missing."""
+    if not state.upkeep.reject(execution_id, attempt - 1, PUT_OFF, refused=False):
+        return "is passed over: it is not due, or of another app"
+
+    logger.error("Execution %s is put off for %g s: %s", execution_id, PUT_OFF, error)
+    return f"is put off for {PUT_OFF:g} s: its request can't be decrypted"
 
 
 def _reason_against(state: State, found: Outgoing, attempt: int) -> str | None:
@@ -79,9 +99,10 @@ def _reason_against(state: State, found: Outgoing, attempt: int) -> str | None:
     return None
 
 
-def _send(app: Flask, state: State, execution_id: str, found: Outgoing) -> Answer:
+def _send(
+    app: Flask, state: State, execution_id: str, found: Outgoing, over_http: bool
+) -> Answer:
     config = state.config
-    over_http = config.replay_url is not None
     request = found.request
     origin = request_origin(request) if over_http else {}
     ticket = Ticket(execution_id, found.attempt + 1, request.digest, origin)

@@ -18,6 +18,9 @@ if t.TYPE_CHECKING:
 ADVISORY_LOCK = 7_310_503_311
 """The PostgreSQL lock under which the tables are made."""
 
+IDLE_LIMIT = 60
+"""Seconds for which whoever makes them may be silent."""
+
 VERSION_TABLE = "durable_version"
 """Alembic's table of the journal, beside one that the app may have of its own."""
 
@@ -72,7 +75,7 @@ def _upgrade(
     database: Database, connection: sa.Connection
 ) -> tuple[str | None, str | None]:
     """Migrate in one transaction; who comes second finds it done."""
-    with database.transaction(connection):
+    with database.transaction(connection, IDLE_LIMIT):
         if not database.sqlite:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))
 

@@ -24,9 +24,9 @@ def run_sleep(scope: Scope, step_id: str, until: cabc.Callable[[], float]) -> No
         replay_outcome(scope, found)
         return
 
-    now = attempt.now()
-    step = found or _first(attempt, name, now, until())
+    step = found or _first(attempt, name, until())
     wake_at = t.cast(float, step.wake_at)
+    now = attempt.now()
 
     if wake_at > now:
         raise scope.suspend(wake_at, None if found else step)
@@ -35,7 +35,7 @@ def run_sleep(scope: Scope, step_id: str, until: cabc.Callable[[], float]) -> No
     attempt.record(dataclasses.replace(step, status="completed", finished_at=now))
 
 
-def _first(attempt: Attempt, name: str, now: float, wake_at: float) -> StepRecord:
+def _first(attempt: Attempt, name: str, wake_at: float) -> StepRecord:
     return StepRecord(
         id=name,
         kind="sleep",
@@ -43,6 +43,6 @@ def _first(attempt: Attempt, name: str, now: float, wake_at: float) -> StepRecor
         tries=1,
         position=attempt.next_position(),
         attempt=attempt.attempt,
-        started_at=now,
+        started_at=attempt.now(),
         wake_at=wake_at,
     )

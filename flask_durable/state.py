@@ -24,9 +24,11 @@ from .follow_ups import FollowUps
 from .heartbeat import Heartbeat
 from .heartbeat import Lease
 from .owner import current_owner
+from .probe import Probe
 from .progress import Progress
 from .store import Store
 from .upkeep import Upkeep
+from .vault import Vault
 
 EXIT_GRACE = 5.0
 """Seconds that the end of the process waits for replays in hand."""
@@ -53,6 +55,7 @@ class State:
         self._connect = connect
         self.codec = hooks.codec
         self.dispatcher: Dispatcher | None = None
+        self.probe: Probe | None = None
         self._reset()
         _states.add(self)
 
@@ -98,6 +101,12 @@ class State:
         """What sweepers and replays do to executions."""
         return Upkeep(self.store)
 
+    @property
+    def strict_replay(self) -> bool:
+        """Whether a replay that differs raises, for the app or for its tests."""
+        strict = self.probe is not None and self.probe.strict
+        return strict or self.config.strict_replay
+
     def open(self, app: Flask) -> None:
         """Open the journal, unless it is open; nothing is connected yet.
 
@@ -112,6 +121,7 @@ class State:
                 create = self.config.create_tables
                 beats, database = self._connect(app)
                 self._databases = [beats, database]
+                beats.vault = database.vault = Vault(self.config.encryption_keys)
                 # Who has a lease has checked the tables: they may be newer by now.
                 beats_store = Store(beats, app.name, create, checked=True)
                 self._beat = Heartbeat(beats_store, self.config.lease, threads)

@@ -9,8 +9,8 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite
 
 from .database import Database
-from .database import db_now
-from .database import param
+from .sql import db_now
+from .sql import param
 from .tables import events
 from .tables import executions as e
 from .tables import steps as s
@@ -109,7 +109,8 @@ class Statements:
         self.mark_running = prepare(_mark_running(insert))
         self.suspend = prepare(_suspend())
         self.lock_topic = None if database.sqlite else prepare(lock_topic())
-        self.next_event = prepare(_next_event())
+        self.next_event = prepare(_next_event(events.c.number, events.c.data))
+        self.any_event = prepare(_next_event(events.c.number))
         self.finish = prepare(_finish())
         self.nonce = prepare(
             sa.select(e.c.nonce).where(e.c.id == param("execution_id", sa.Text()))
@@ -302,9 +303,9 @@ def lock_topic() -> Select:
     return sa.select(sa.func.pg_advisory_xact_lock(key))
 
 
-def _next_event() -> Select:
+def _next_event(*columns: sa.Column[t.Any]) -> Select:
     return (
-        sa.select(events.c.number, events.c.data)
+        sa.select(*columns)
         .where(
             events.c.topic == param("topic", sa.Text()),
             events.c.number > param("after", sa.BigInteger()),

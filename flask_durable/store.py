@@ -19,6 +19,7 @@ from .records import ExecutionStatus
 from .records import ResponseRecord
 from .records import StepRecord
 from .records import Wait
+from .shared import shared_transaction
 
 OUTAGE_PATIENCE = 30.0
 """Seconds for which an attempt's writes wait for a database that is away."""
@@ -84,7 +85,7 @@ class Store(Beginner):
             if done and self._wrote_step(connection, execution_id, done[-1].id, nonce):
                 return True
 
-            with self.database.shared_transaction(connection) as ensure_open:
+            with shared_transaction(self.database, connection) as ensure_open:
                 try:
                     step = work(connection)
                 except Exception as error:
@@ -177,7 +178,7 @@ class Store(Beginner):
         for wait in sorted(waits, key=lambda wait: wait.topic):
             self.lock_topic(connection, wait.topic)
             values = dataclasses.asdict(wait)
-            found = bool(self.sql.next_event(connection, **values)) or found
+            found = bool(self.sql.any_event(connection, **values)) or found
 
         return found
 

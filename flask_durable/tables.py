@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from .blobs import OPTIONAL
+
 SCHEMA_VERSION = "0005"
 
 metadata = sa.MetaData()
@@ -41,7 +43,7 @@ executions = sa.Table(
     sa.Column("refusals", sa.Integer, nullable=False),
     sa.Column("digest", sa.Text, nullable=False),
     sa.Column("identity", sa.LargeBinary),
-    sa.Column("error", sa.LargeBinary),
+    sa.Column("error", sa.LargeBinary, info={OPTIONAL: True}),
     sa.Column("secrets", sa.LargeBinary),
     sa.Column("request", sa.LargeBinary, nullable=False),
     sa.Column("response", sa.LargeBinary),

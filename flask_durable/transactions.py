@@ -8,7 +8,6 @@ import typing as t
 import sqlalchemy as sa
 
 from .attempt import Scope
-from .awaiting import resolve
 from .records import StepRecord
 from .retry import Retry
 from .tries import replay_outcome
@@ -48,7 +47,7 @@ class TransactionTries(StepTries):
             return self.attempt.transact(self._work).output
 
     def _work(self, connection: sa.Connection) -> StepRecord:
-        value = resolve(self._transaction(connection))
+        value = self._call(self._transaction, connection)
         output = self._encode(value)
         now = self.attempt.now()
         return self._as("completed", finished_at=now, output=output)

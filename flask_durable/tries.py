@@ -154,7 +154,18 @@ class StepTries:
 
     def _try(self) -> t.Any:
         with self._running():
-            return resolve(self.call())
+            return self._call(self.call)
+
+    def _call(self, function: cabc.Callable[..., t.Any], *args: t.Any) -> t.Any:
+        probe = self.attempt.state.probe
+
+        if probe is None:
+            return resolve(function(*args))
+
+        probe.before(self.step)
+        value = resolve(function(*args))
+        probe.after(self.step)
+        return value
 
     @contextlib.contextmanager
     def _running(self) -> cabc.Iterator[None]:
@@ -237,7 +248,7 @@ class StepTries:
             raise self.scope.suspend(wake_at, mark)
 
         self.attempt.record(mark)
-        clock.sleep(delay)
+        self._sleep(delay)
 
     def _pause(self, until: float) -> None:
         delay = until - self.attempt.now()
@@ -248,7 +259,11 @@ class StepTries:
         if not self.attempt.take_inline(delay):
             raise self.scope.suspend(until)
 
-        clock.sleep(delay)
+        self._sleep(delay)
+
+    def _sleep(self, delay: float) -> None:
+        probe = self.attempt.state.probe
+        (clock.sleep if probe is None else probe.pause)(delay)
 
     def _is_tried_again(self, error: Exception) -> bool:
         if self.attempt.debug and isinstance(error, PROGRAMMING_ERRORS):

@@ -8,15 +8,15 @@ import typing as t
 import sqlalchemy as sa
 
 from .database import Database
-from .database import db_now
-from .database import param
-from .database import Statement
 from .follow_ups import FollowUps
 from .ids import new_nonce
 from .records import Due
 from .records import EndedRow
 from .records import Held
 from .records import ResponseRecord
+from .sql import db_now
+from .sql import param
+from .sql import Statement
 from .statements import CLAIMABLE
 from .statements import column_param
 from .statements import constant
@@ -142,6 +142,7 @@ class Upkeep:
         """Put off an unclaimed execution, and count whether it was refused."""
         rows = self._store.ask(
             self._sql.reject,
+            app=self._store.app,
             execution_id=execution_id,
             attempt=attempt,
             delay=delay,
@@ -257,7 +258,7 @@ def _reject() -> sa.Update:
     ready = db_now() + param("delay", sa.Double())
     return (
         e.update()
-        .where(_unclaimed())
+        .where(_unclaimed(), e.c.app == column_param(e.c.app))
         .values(
             ready_at=ready,
             due_at=ready,

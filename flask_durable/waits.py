@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
+import logging
 import math
 import typing as t
 
@@ -12,12 +13,16 @@ import sqlalchemy as sa
 
 from . import clock
 from .attempt import Scope
+from .errors import DecryptionError
 from .records import Event
 from .records import Failure
 from .records import StepRecord
 from .records import Wait
+from .recovery import PUT_OFF
 from .tries import replay_outcome
 from .tries import TIMEOUT_ERROR
+
+logger = logging.getLogger(__name__)
 
 Timeout = float | dt.timedelta | None
 
@@ -108,6 +113,14 @@ class Waiting:
         if self.found is not None and self.found.is_outcome:
             return replay_outcome(self.scope, self.found)
 
+        try:
+            return self._next()
+        except DecryptionError as error:
+            logger.error("Execution %s goes on waiting: %s", self.attempt.id, error)
+            mark = None if self.found else self.step
+            raise self.scope.suspend(self.attempt.now() + PUT_OFF, mark) from None
+
+    def _next(self) -> t.Any:
         with self.attempt.receiving(self.topic) as wait:
             event = self.attempt.state.store.next_event(wait)
 

@@ -63,9 +63,17 @@ class ReplayJob(Job):
     Whoever can write to Redis can name any function, callback or webhook.
     """
 
-    success_callback = None
-    failure_callback = None
-    stopped_callback = None
+    @property
+    def success_callback(self) -> None:
+        """Nothing to call."""
+
+    @property
+    def failure_callback(self) -> None:
+        """Nothing to call."""
+
+    @property
+    def stopped_callback(self) -> None:
+        """Nothing to call."""
 
     def perform(self) -> t.Any:
         """Replay the execution.

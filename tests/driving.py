@@ -8,14 +8,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from flask_durable.records import Due
-from flask_durable.replay import replay
+from flask_durable.driving import Driver
 from flask_durable.state import get_state
 from flask_durable.state import State
-from flask_durable.sweeper import Sweeper
-from flask_durable.tables import events
-from flask_durable.tables import executions
-from flask_durable.tables import steps
 
 THREADED = {"wsgi.multithread": True, "SERVER_SOFTWARE": "Werkzeug/3.1"}
 """What a server with threads says: clients may wait for it."""
@@ -29,32 +24,20 @@ class ThreadedClient(FlaskClient):
         return super().open(*args, environ_overrides=THREADED, **options)
 
 
-class CallerHands:
-    """Replays in the calling thread."""
-
-    patience = 0.0
-    pause = 1.0
-    shared = False
-
-    def __init__(self, app: Flask) -> None:
-        self._app = app
-        self.sent = 0
-
-    def free(self) -> int:
-        """Take one at a time."""
-        return 1
-
-    def send(self, due: Due) -> None:
-        """Replay now."""
-        self.sent += 1
-        replay(self._app, due.id, due.attempt + 1)
+CallerHands = Driver
+"""Replays in the calling thread."""
 
 
 class Drive:
-    """Replays what is due and turns the clock."""
+    """Replays what is due and turns the clock, each only where a test says so.
+
+    It stands beside the kit's client: it turns the clock past everything, and has no
+    faults.
+    """
 
     def __init__(self, app: Flask) -> None:
         self.app = app
+        self._driver = Driver(app)
 
     @property
     def state(self) -> State:
@@ -63,23 +46,11 @@ class Drive:
 
     def run_due(self) -> int:
         """Replay every execution that is due now, and give how many replays."""
-        hands = CallerHands(self.app)
-        sweeper = Sweeper(self.state, hands)
-
-        while sweeper.sweep(1):
-            pass
-
-        return hands.sent
+        return self._driver.run_due()
 
     def advance(self, seconds: float) -> None:
         """Turn the clock: every stored time moves back."""
-
-        def shift(connection: t.Any) -> None:
-            for table in (executions, steps, events):
-                moved = {c: c - seconds for c in table.c if c.name.endswith("_at")}
-                connection.execute(table.update().values(moved))
-
-        self.state.store.database.run(shift)
+        self._driver.turn(seconds)
 
     def finish(self, response: TestResponse) -> TestResponse:
         """Drive an execution to its end and give its final response."""

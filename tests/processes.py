@@ -66,23 +66,23 @@ def free_port() -> int:
             return port
 
 
-def accepts(port: int) -> bool:
-    """Tell whether somebody listens on a port of this host."""
+def accepts(port: int, host: str = HOST) -> bool:
+    """Tell whether somebody listens on a port, of this host by default."""
     try:
-        socket.create_connection((HOST, port), timeout=1).close()
+        socket.create_connection((host, port), timeout=1).close()
     except OSError:
         return False
 
     return True
 
 
-def serves(port: int) -> bool:
+def serves(port: int, host: str = HOST) -> bool:
     """Tell whether an HTTP server answers, without a request to its app.
 
     A server answers what is no HTTP by itself.
     """
     try:
-        with socket.create_connection((HOST, port), timeout=1) as connection:
+        with socket.create_connection((host, port), timeout=1) as connection:
             connection.sendall(b"?\r\n\r\n")
             return connection.recv(1) != b""
     except OSError:
@@ -230,15 +230,17 @@ class WebServer(Process):
         cwd: pathlib.Path,
         env: cabc.Mapping[str, str] | None,
         port: int | None,
+        host: str = HOST,
     ) -> None:
+        self.host = host
         self.port = port or free_port()
-        self.url = f"http://{HOST}:{self.port}"
+        self.url = f"http://{host}:{self.port}"
         filled = [argument.format(port=self.port) for argument in arguments]
         super().__init__([sys.executable, "-m", module, *filled], cwd, env)
 
     def ready(self) -> bool:
         """Tell whether the server has loaded its app, and answers."""
-        return serves(self.port)
+        return serves(self.port, self.host)
 
 
 class Gunicorn(WebServer):
@@ -246,6 +248,7 @@ class Gunicorn(WebServer):
 
     :param config: gunicorn's configuration; the extension's hooks by default
     :param port: a port known before, as ``DURABLE_REPLAY_URL`` needs it
+    :param host: the address that it listens on
     """
 
     def __init__(
@@ -260,10 +263,11 @@ class Gunicorn(WebServer):
         env: cabc.Mapping[str, str] | None = None,
         config: str | None = GUNICORN_HOOKS,
         port: int | None = None,
+        host: str = HOST,
     ) -> None:
         self.workers = workers
         arguments = [
-            f"--bind={HOST}:{{port}}",
+            f"--bind={host}:{{port}}",
             f"--workers={workers}",
             f"--worker-class={worker_class}",
             f"--threads={threads}",
@@ -272,7 +276,7 @@ class Gunicorn(WebServer):
             *([f"--config={config}"] if config else []),
             app_module,
         ]
-        super().__init__("gunicorn", arguments, cwd, env, port)
+        super().__init__("gunicorn", arguments, cwd, env, port, host)
 
     @property
     def master_pid(self) -> int:

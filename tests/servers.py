@@ -1,4 +1,4 @@
-"""Databases that tests run beside themselves, from wheels: PostgreSQL and Redis."""
+"""Databases that tests run beside themselves: PostgreSQL, PgBouncer and Redis."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import itertools
 import os
 import pathlib
 import pwd
+import re
 import shutil
 import subprocess
 import tempfile
@@ -45,6 +46,21 @@ full_page_writes = {fsync}
 synchronous_commit = {fsync}
 """
 
+POOLING = """\
+[databases]
+* = host={host} port={server} user=postgres
+
+[pgbouncer]
+listen_addr = {host}
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = {size}
+server_login_retry = 1
+query_wait_timeout = 10
+"""
+
 StopMode = t.Literal["smart", "fast", "immediate"]
 
 
@@ -53,12 +69,19 @@ class Postgres:
 
     :param programs: the folder with ``initdb`` and ``pg_ctl``
     :param fsync: whether commits wait for the disk; only a power cut needs that
+    :param host: the address that it listens on; its neighbours may connect
     """
 
     def __init__(
-        self, directory: pathlib.Path, programs: pathlib.Path, *, fsync: bool = False
+        self,
+        directory: pathlib.Path,
+        programs: pathlib.Path,
+        *,
+        fsync: bool = False,
+        host: str = HOST,
     ) -> None:
         self.directory = directory
+        self.host = host
         self.port = free_port()
         self._programs = programs
         self._data = directory / "data"
@@ -67,9 +90,12 @@ class Postgres:
         options = ["--username=postgres", "--auth=trust", "--no-sync"]
         self._run("initdb", *options, "--encoding=UTF8", "--locale=C")
         settings = SETTINGS.format(
-            host=HOST, port=self.port, fsync="on" if fsync else "off"
+            host=host, port=self.port, fsync="on" if fsync else "off"
         )
         (self._data / "postgresql.auto.conf").write_text(settings)
+
+        with (self._data / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all samenet trust\n")
 
     def start(self) -> None:
         """Start the server if it does not run, and wait until it answers."""
@@ -91,7 +117,7 @@ class Postgres:
 
     def url(self, database: str = "postgres") -> str:
         """Give the URL of a database for SQLAlchemy."""
-        return f"postgresql+psycopg://postgres@{HOST}:{self.port}/{database}"
+        return f"postgresql+psycopg://postgres@{self.host}:{self.port}/{database}"
 
     @contextlib.contextmanager
     def database(self) -> cabc.Iterator[str]:
@@ -108,7 +134,7 @@ class Postgres:
 
     def _execute(self, statement: t.LiteralString, name: str) -> None:
         connection = psycopg.connect(
-            host=HOST, port=self.port, user="postgres", autocommit=True
+            host=self.host, port=self.port, user="postgres", autocommit=True
         )
 
         with connection:
@@ -133,20 +159,64 @@ class Postgres:
             raise RuntimeError(f"{program} failed:\n{log.read_text()}")
 
 
-class Redis(Process):
-    """A Redis server on a free port that keeps nothing when it ends."""
+class PgBouncer(Process):
+    """A PgBouncer in transaction mode before a PostgreSQL server.
 
-    def __init__(self, directory: pathlib.Path) -> None:
+    It remembers no client's prepared statements, as no version did before 1.21.
+
+    :param size: how many connections to a database all clients share
+    """
+
+    def __init__(
+        self, directory: pathlib.Path, server: Postgres, *, size: int = 2
+    ) -> None:
+        program = pgbouncer_path()
+        assert program is not None
         self.port = free_port()
-        self.url = f"redis://{HOST}:{self.port}/0"
-        address = [f"--bind {HOST}", f"--port {self.port}"]
+        self._server = server
+        settings = POOLING.format(
+            host=HOST, server=server.port, port=self.port, size=size
+        )
+
+        if _version(program) >= (1, 21):
+            settings += "max_prepared_statements = 0\n"
+
+        file = directory / "pgbouncer.ini"
+        file.write_text(settings)
+        # It refuses to run as root, and reads its file before it changes.
+        options = [f"--user={UNPRIVILEGED}"] if _account() else []
+        super().__init__([program, *options, file], directory)
+
+    def ready(self) -> bool:
+        """Tell whether it accepts clients."""
+        return accepts(self.port)
+
+    def url(self, direct: str) -> str:
+        """Give the URL of a database through the pool.
+
+        :param direct: its URL at the server itself
+        """
+        return direct.replace(f":{self._server.port}/", f":{self.port}/")
+
+
+class Redis(Process):
+    """A Redis server on a free port that keeps nothing when it ends.
+
+    :param host: the address that it listens on
+    """
+
+    def __init__(self, directory: pathlib.Path, host: str = HOST) -> None:
+        self.host = host
+        self.port = free_port()
+        self.url = f"redis://{host}:{self.port}/0"
+        address = [f"--bind {host}", f"--port {self.port}", "--protected-mode no"]
         options = [*address, '--save ""', "--appendonly no", f"--dir {directory}"]
         words = " ".join(options).split()
         super().__init__([_redis_server(), *words], directory)
 
     def ready(self) -> bool:
         """Tell whether the server answers."""
-        return accepts(self.port) and self._ask(lambda client: client.ping())
+        return accepts(self.port, self.host) and self._ask(lambda client: client.ping())
 
     def clear(self) -> None:
         """Delete every key of every database."""
@@ -166,10 +236,10 @@ class Redis(Process):
 
 
 @contextlib.contextmanager
-def postgres(*, fsync: bool = False) -> cabc.Iterator[Postgres]:
+def postgres(*, fsync: bool = False, host: str = HOST) -> cabc.Iterator[Postgres]:
     """Run a PostgreSQL server of its own; its start takes about 0.7 s."""
     with _directory() as directory, _postgres_programs() as programs:
-        server = Postgres(directory, programs, fsync=fsync)
+        server = Postgres(directory, programs, fsync=fsync, host=host)
         server.start()
 
         try:
@@ -179,9 +249,9 @@ def postgres(*, fsync: bool = False) -> cabc.Iterator[Postgres]:
 
 
 @contextlib.contextmanager
-def redis() -> cabc.Iterator[Redis]:
+def redis(host: str = HOST) -> cabc.Iterator[Redis]:
     """Run a Redis server of its own."""
-    with _directory() as directory, Redis(directory) as server:
+    with _directory() as directory, Redis(directory, host) as server:
         yield server
 
 
@@ -237,6 +307,18 @@ def _postgres_programs() -> cabc.Iterator[pathlib.Path]:
 
 def _public(path: pathlib.Path) -> bool:
     return all(folder.stat().st_mode & 0o001 for folder in (path, *path.parents))
+
+
+def pgbouncer_path() -> str | None:
+    """Find the machine's PgBouncer; Debian installs it for administrators."""
+    return shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+
+
+def _version(program: str) -> tuple[int, ...]:
+    done = subprocess.run([program, "--version"], capture_output=True, text=True)
+    found = re.search(r"PgBouncer (\d+)\.(\d+)", done.stdout)
+    assert found is not None, done
+    return tuple(map(int, found.groups()))
 
 
 def _redis_server() -> str:

@@ -127,6 +127,33 @@ def test_a_retry_may_be_a_mapping() -> None:
     assert read(RETRY=wanted).retry is wanted
 
 
+PSYCOPG = "postgresql+psycopg://ada@host/db"
+
+
+@pytest.mark.parametrize("value", ["none", "0", "5", "100"])
+def test_a_url_may_say_when_statements_are_prepared(value: str) -> None:
+    """Never, or after so many uses."""
+    url = f"{PSYCOPG}?prepare_threshold={value}"
+    assert read(DATABASE_URL=url).database_url == url
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        (f"{PSYCOPG}?prepare_threshold=off", "'off'.*a whole number of uses .*none"),
+        (f"{PSYCOPG}?prepare_threshold=None", "'None'.* or none, so that none"),
+        (f"{PSYCOPG}?prepare_threshold=-1", "'-1'.*a whole number"),
+        (f"{PSYCOPG}?prepare_threshold=1.5", "'1.5'.*a whole number"),
+        (f"{PSYCOPG}?prepare_threshold=1&prepare_threshold=2", "'1', '2'.*a whole"),
+        ("sqlite:////x.db?prepare_threshold=none", "only the driver psycopg knows"),
+    ],
+)
+def test_a_wrong_time_to_prepare_is_refused(url: str, message: str) -> None:
+    """With what is taken."""
+    with pytest.raises(ConfigError, match=f"^DURABLE_DATABASE_URL has .*{message}"):
+        read(DATABASE_URL=url)
+
+
 def test_a_prefix_loses_its_last_slash() -> None:
     """Routes add their own."""
     assert read(URL_PREFIX="/ops/durable/").url_prefix == "/ops/durable"

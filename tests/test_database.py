@@ -18,10 +18,10 @@ from sqlalchemy import exc
 from flask_durable import clock
 from flask_durable import database as module
 from flask_durable.database import Database
-from flask_durable.database import db_now
-from flask_durable.database import param
 from flask_durable.errors import ConfigError
 from flask_durable.errors import JournalUnavailable
+from flask_durable.sql import db_now
+from flask_durable.sql import param
 
 SECRET = "hunter2"
 
@@ -497,16 +497,78 @@ def test_a_database_in_memory_is_refused(name: str) -> None:
         Database.open(f"sqlite://{name}")
 
 
+def raw(connection: sa.Connection) -> t.Any:
+    """Give the driver's own connection."""
+    return connection.connection.dbapi_connection
+
+
 def test_the_url_may_say_how_to_connect(postgres_url: str) -> None:
     """What it has not is set to give up a silent server soon."""
     database = Database.open(f"{postgres_url}?connect_timeout=9&keepalives_idle=77")
 
     def parameters(connection: sa.Connection) -> dict[str, str]:
-        raw = t.cast(t.Any, connection.connection.dbapi_connection)
-        return dict(raw.info.get_parameters())
+        return dict(raw(connection).info.get_parameters())
 
     found = database.run(parameters)
     assert (found["connect_timeout"], found["keepalives_idle"]) == ("9", "77")
+    assert found["tcp_user_timeout"] == "10000"
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("parameter", "wanted"),
+    [("", 5), ("?prepare_threshold=7", 7), ("?prepare_threshold=none", None)],
+)
+def test_the_url_may_say_when_statements_are_prepared(
+    postgres_url: str, parameter: str, wanted: int | None
+) -> None:
+    """The driver gets a number or nothing; the other settings stay."""
+    database = Database.open(f"{postgres_url}{parameter}")
+
+    def used(connection: sa.Connection) -> tuple[int | None, int]:
+        for _ in range(10):
+            connection.exec_driver_sql("SELECT 1")
+
+        query = "SELECT count(*) FROM pg_prepared_statements"
+        made = connection.exec_driver_sql(query).scalar_one()
+        assert raw(connection).info.get_parameters()["connect_timeout"] == "5"
+        return raw(connection).prepare_threshold, made
+
+    assert database.run(used) == (wanted, 0 if wanted is None else 1)
+    database.close()
+
+
+def test_a_wrong_time_to_prepare_is_refused() -> None:
+    """Before anything is connected."""
+    url = "postgresql+psycopg://host/db?prepare_threshold=off"
+
+    with pytest.raises(ConfigError, match="DURABLE_DATABASE_URL has .*'off'"):
+        Database.open(url)
+
+
+@pytest.mark.parametrize(
+    ("silence", "connect", "user"),
+    [(10, "5", "10000"), (0.25, "2", "250"), (3.5, "3", "3500")],
+)
+def test_a_silent_server_is_given_up(
+    postgres_url: str, silence: float, connect: str, user: str
+) -> None:
+    """As soon as is wanted, but libpq takes no less than two seconds to connect."""
+    database = Database.open(postgres_url, silence)
+    found = database.run(lambda c: dict(raw(c).info.get_parameters()))
+    assert (found["connect_timeout"], found["tcp_user_timeout"]) == (connect, user)
+    database.close()
+
+
+def test_a_url_without_a_driver_has_the_same_settings(postgres_url: str) -> None:
+    """Where SQLAlchemy chooses psycopg for it, from 2.1 on."""
+    url = postgres_url.replace("+psycopg", "")
+
+    if sa.make_url(url).get_driver_name() != "psycopg":
+        pytest.skip("this SQLAlchemy chooses another driver")
+
+    database = Database.open(url)
+    found = database.run(lambda c: dict(raw(c).info.get_parameters()))
     assert found["tcp_user_timeout"] == "10000"
     database.close()
 

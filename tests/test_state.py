@@ -7,9 +7,11 @@ import concurrent.futures
 import gc
 import os
 import threading
+import typing as t
 import weakref
 
 import pytest
+import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
 
@@ -73,6 +75,26 @@ def begin(state: State) -> str:
     state.store.begin(execution_id, "view", owner, 60.0, REQUEST, None)
     state.heartbeat.hold(state.lease(execution_id, 1))
     return execution_id
+
+
+@pytest.mark.parametrize(("lease", "silence"), [(4.0, "2000"), (60.0, "10000")])
+def test_the_heartbeat_gives_a_silent_database_up_within_its_lease(
+    app: Flask, postgres_url: str, lease: float, silence: str
+) -> None:
+    """Else it would come back too late; whatever else writes has time."""
+    app.config.update(DURABLE_DATABASE_URL=postgres_url, DURABLE_LEASE=lease)
+    FlaskDurable(app)
+    state = opened_state(app)
+    parameters = [
+        database.run(_parameters)["tcp_user_timeout"] for database in state._databases
+    ]
+    assert parameters == [silence, "10000"]
+    state.close()
+
+
+def _parameters(connection: sa.Connection) -> dict[str, str]:
+    raw = t.cast(t.Any, connection.connection.dbapi_connection)
+    return dict(raw.info.get_parameters())
 
 
 def run_together(count: int, call: cabc.Callable[[], object]) -> list[object]:

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import exc
 
+from flask_durable import database as databases
 from flask_durable import schema
 from flask_durable import store as module
 from flask_durable.database import Database
@@ -23,6 +24,8 @@ from flask_durable.records import ResponseRecord
 from flask_durable.records import StepRecord
 from flask_durable.store import Store
 from flask_durable.upkeep import Upkeep
+
+from .processes import wait_until
 
 OWNER = "ada:1:1"
 LEASE = 60.0
@@ -229,6 +232,37 @@ def test_a_suspension_of_another_attempt_writes_nothing(
 
     assert store.journal(running) == []
     assert store.execution(running).status == "running"
+
+
+def test_a_lost_machine_locks_an_execution_for_a_moment(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it was suspending it; should it come back, it begins anew."""
+    monkeypatch.setattr(databases, "IDLE_LIMIT", 1)
+    store = Store(Database.open(postgres_url))
+    other = Store(Database.open(postgres_url))
+    execution_id = new_id()
+    store.begin(execution_id, "view", OWNER, 0.0, REQUEST, None)
+    record, calls = store.sql.mark, list[bool]()
+
+    def look() -> bool:
+        return bool(Upkeep(other).sweep(1, LEASE, LEASE))
+
+    def stand_still(connection: sa.Connection, **values: object) -> object:
+        if not calls:
+            calls.append(look())
+            wait_until(look, 10, "nobody has it locked")
+
+        calls.append(True)
+        return record(connection, **values)
+
+    monkeypatch.setattr(store.sql, "mark", stand_still)
+    store.suspend(execution_id, 1, 9.0, step("nap", status="sleeping", output=None))
+    assert calls == [False, True, True]
+    assert store.execution(execution_id).status == "suspended"
+    assert [found.id for found in store.journal(execution_id)] == ["nap"]
+    store.database.close()
+    other.database.close()
 
 
 def test_a_claim_comes_no_sooner_than_due(store: Store, running: str) -> None:

@@ -11,7 +11,9 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import event
 from sqlalchemy import orm
+from sqlalchemy.exc import IntegrityError
 
 from flask_durable import FlaskDurable
 from flask_durable import NestedStepError
@@ -173,7 +175,7 @@ def test_a_savepoint_may_fail(book: Book, view: View) -> None:
         try:
             with connection.begin_nested():
                 return write(connection, "taken")
-        except sa.exc.IntegrityError:
+        except IntegrityError:
             return write(connection, "other")
 
     assert view(lambda: step.transaction("note", either)).post("/work").text == "other"
@@ -285,7 +287,7 @@ def test_a_kill_leaves_all_or_nothing(
     def request() -> None:
         app.test_client().get("/")
         database = drive.state.store.database
-        sa.event.listen(database.engine, "commit", lambda connection: die())
+        event.listen(database.engine, "commit", lambda connection: die())
         app.test_client().post("/work")
 
     view(lambda: step.transaction("note", work))

@@ -20,8 +20,9 @@ from werkzeug.test import TestResponse
 from example_trip_booker import __main__ as command
 from example_trip_booker import create_app
 from example_trip_booker.failures import FLOWS
+from flask_durable.testing import Crashed
+from flask_durable.testing import durable_client
 
-from .driving import Drive
 from .processes import wait_until
 from .trip_booker import Account
 from .trip_booker import ORDER
@@ -55,9 +56,9 @@ def app(tmp_path: pathlib.Path, sqlite_url: str) -> cabc.Iterator[Flask]:
 class Desk:
     """Books, and drives each booking to its end."""
 
-    def __init__(self, app: Flask) -> None:
-        self.client = app.test_client()
-        self.drive = Drive(app)
+    def __init__(self, app: Flask, always_replay: bool = False) -> None:
+        self.client = durable_client(app, always_replay)
+        self.finish = self.client.run_until_complete
 
     def trip(self, failure: str = "none", **fields: str) -> TestResponse:
         """Send the request of the trip's flow."""
@@ -86,7 +87,7 @@ class Desk:
     def tries(self, response: TestResponse) -> dict[str, int]:
         """Give the tries of each step in the journal."""
         return {
-            step["id"]: step["tries"] for step in self.drive.status(response)["steps"]
+            step["id"]: step["tries"] for step in self.client.status(response)["steps"]
         }
 
 
@@ -136,7 +137,7 @@ def test_trip_seat_lock_times_out(desk: Desk) -> None:
     """The reservation alone is tried again; the search is kept."""
     response = desk.trip("seat-lock-times-out")
     assert response.status_code == 202
-    final = desk.drive.finish(response)
+    final = desk.finish(response)
     assert final.status_code == 200
     assert final.get_json()["success"] is True
     assert desk.account().calls == {
@@ -160,20 +161,20 @@ def test_trip_seat_lock_times_out_inside_the_request(app: Flask, desk: Desk) -> 
         data=app.instance_path,
     )
     query = desk.query("seat-lock-times-out")
-    response = inline.test_client().get("/api/book-trip", query_string=query)
+    response = durable_client(inline).get("/api/book-trip", query_string=query)
     inline.extensions["durable"].close()
     assert response.status_code == 200
     assert desk.account().calls["reserve-flight"] == 2
-    assert desk.drive.status(response)["attempt"] == 1
+    assert desk.client.status(response)["attempt"] == 1
 
 
 def test_trip_bank_is_down_twice(desk: Desk) -> None:
     """The payment alone is tried again; the seat stays reserved."""
     response = desk.trip("bank-down-twice")
     assert response.status_code == 202
-    waiting = desk.drive.status(response)["waiting_for"]
+    waiting = desk.client.status(response)["waiting_for"]
     assert (waiting["kind"], waiting["step"]) == ("retry", "process-payment")
-    final = desk.drive.finish(response)
+    final = desk.finish(response)
     assert final.status_code == 200
     account = desk.account()
     assert account.calls == {
@@ -188,7 +189,7 @@ def test_trip_bank_is_down_twice(desk: Desk) -> None:
 def test_trip_bank_is_down_for_good(desk: Desk) -> None:
     """The view gives the seat back and answers 402; nothing is charged or confirmed."""
     response = desk.trip("bank-down")
-    final = desk.drive.finish(response)
+    final = desk.finish(response)
     assert final.status_code == 402
     assert final.get_json() == {
         "success": False,
@@ -206,7 +207,7 @@ def test_trip_bank_is_down_for_good(desk: Desk) -> None:
         "reserve-flight reserved": 1,
         "release-flight released": 1,
     }
-    assert desk.drive.status(response)["status"] == "completed"
+    assert desk.client.status(response)["status"] == "completed"
 
 
 # The package: flight, hotel and car at once
@@ -243,7 +244,7 @@ def test_package_is_retried_by_branch(
     response = desk.package(failure)
     assert response.status_code == 202
     assert "send-confirmation" not in desk.account().calls
-    assert desk.drive.finish(response).status_code == 200
+    assert desk.finish(response).status_code == 200
     account = desk.account()
     assert account.calls == {
         "book-flight": flight,
@@ -262,13 +263,11 @@ def test_package_is_retried_by_branch(
 def test_package_hotel_says_when(desk: Desk) -> None:
     """A provider that says when to come back is not called before."""
     response = desk.package("hotel-busy")
-    desk.drive.advance(3)
-    desk.drive.run_due()
+    desk.client.advance(3)
     assert desk.account().calls["book-hotel"] == 1
-    desk.drive.advance(1.1)
-    desk.drive.run_due()
+    desk.client.advance(1.1)
     assert desk.account().calls["book-hotel"] == 2
-    assert desk.drive.status(response)["status"] == "completed"
+    assert desk.client.status(response)["status"] == "completed"
 
 
 def test_package_without_cars(desk: Desk) -> None:
@@ -306,7 +305,7 @@ def test_process_is_retried_by_step(
     desk: Desk, failure: str, enrich: int, notify: int
 ) -> None:
     """Only the step that failed is called again, and the user is told once."""
-    assert desk.drive.finish(desk.process(failure)).status_code == 200
+    assert desk.finish(desk.process(failure)).status_code == 200
     account = desk.account()
     assert account.calls == {"enrich-data": enrich, "process": 1, "notify": notify}
     assert account.effects == {"notify sent": 1}
@@ -322,7 +321,51 @@ def test_process_of_bad_data_fails(desk: Desk) -> None:
         "error": "this data can't be processed",
     }
     assert desk.account().calls == {"enrich-data": 1, "process": 1}
-    assert desk.drive.status(response)["status"] == "failed"
+    assert desk.client.status(response)["status"] == "failed"
+
+
+# All flows, when servers die and views are replayed
+
+
+def test_a_server_dies_after_each_step(desk: Desk) -> None:
+    """Each is called once more, and takes effect once."""
+    names = ("search-availability", "reserve-flight", "process-payment")
+
+    for name in names:
+        desk.client.crash_after(name)
+
+    with pytest.raises(Crashed) as crash:
+        desk.trip()
+
+    assert desk.finish(crash.value).status_code == 200
+    account = desk.account()
+    assert account.calls == {**dict.fromkeys(names, 2), "confirm-booking": 1}
+    assert set(account.effects.values()) == {1}
+
+
+@pytest.mark.parametrize("failure", ["none", "bank-down-twice", "bank-down"])
+def test_trip_is_safe_to_replay(app: Flask, failure: str) -> None:
+    """A replay after each step changes nothing."""
+    desk = Desk(app, always_replay=True)
+    final = desk.finish(desk.trip(failure))
+    assert final.status_code == (402 if failure == "bank-down" else 200)
+    assert set(desk.account().effects.values()) == {1}
+
+
+@pytest.mark.parametrize("failure", ["none", "two-time-out", "no-cars"])
+def test_package_is_safe_to_replay(app: Flask, failure: str) -> None:
+    """Nor for branches."""
+    desk = Desk(app, always_replay=True)
+    final = desk.finish(desk.package(failure))
+    assert final.status_code == (409 if failure == "no-cars" else 200)
+    assert set(desk.account().effects.values()) == {1}
+
+
+def test_process_is_safe_to_replay(app: Flask) -> None:
+    """Nor for the plainest of views."""
+    desk = Desk(app, always_replay=True)
+    assert desk.finish(desk.process()).status_code == 200
+    assert desk.account().effects == {"notify sent": 1}
 
 
 # Requests that are not as they should be

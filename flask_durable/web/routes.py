@@ -173,6 +173,6 @@ def _not_stored(answer: Response) -> Response:
 
 def _unavailable(error: JournalUnavailable) -> Response:
     current_app.logger.error("%s", error)
-    answer = problem_response(503, "The journal can't be reached: try later.")
+    answer = problem_response(503, error.public)
     answer.headers["Retry-After"] = "5"
     return answer

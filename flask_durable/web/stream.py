@@ -10,6 +10,7 @@ import collections.abc as cabc
 import contextlib
 import json
 import logging
+import threading
 import typing as t
 
 from flask import request
@@ -65,19 +66,20 @@ def stream_response(state: State, execution: Execution) -> Response:
         "status_url": status_url(execution.id),
         "response_url": response_url(execution.id),
     }
-    stream = Stream(state, execution.id, links, last)
-    response = Response(
-        stream.events(LENGTH if enters else 0.0),
-        content_type="text/event-stream; charset=utf-8",
-    )
-    # nginx would keep events back until it has a block full.
-    response.headers["X-Accel-Buffering"] = "no"
+    place = contextlib.ExitStack()
 
     if enters:
-        place = contextlib.ExitStack()
         place.callback(watchers.leave)
-        response.call_on_close(place.close)
 
+    stream = Stream(state, execution.id, links, last)
+    response = Response(
+        stream.events(LENGTH if enters else 0.0, place),
+        content_type="text/event-stream; charset=utf-8",
+    )
+    # It may be closed before it has begun.
+    response.call_on_close(place.close)
+    # nginx would keep events back until it has a block full.
+    response.headers["X-Accel-Buffering"] = "no"
     return response
 
 
@@ -99,36 +101,39 @@ class Stream:
         self._steps: dict[str, dict[str, t.Any]] = {}
         self._ended = False
 
-    def events(self, seconds: float) -> cabc.Iterator[str]:
+    def events(self, seconds: float, place: contextlib.ExitStack) -> cabc.Iterator[str]:
         """Give events as they happen; no connection is held in between.
 
         :param seconds: for how long; 0 for what there is now
+        :param place: what it gives back at its end
         """
         retry = RETRY if seconds else RETRY_FULL
         yield f"retry: {retry * 1000:.0f}\n\n"
-        until = clock.boottime() + seconds
 
         try:
-            with watchers.expect(self._id) as bell:
-                yield from self._look()
-                pause, quiet = FIRST_PAUSE, 0.0
-
-                while not self._ended and (left := until - clock.boottime()) > 0:
-                    bell.wait(min(pause, left))
-                    bell.clear()
-                    quiet += pause
-                    pause = min(LONGEST_PAUSE, pause * 1.5)
-
-                    for event in self._look():
-                        pause, quiet = FIRST_PAUSE, 0.0
-                        yield event
-
-                    if quiet > KEEP_ALIVE:
-                        quiet = 0.0
-                        yield ": nothing new\n\n"
+            with place, watchers.expect(self._id) as bell:
+                yield from self._follow(bell, clock.boottime() + seconds)
         except DurableError as error:
             # The reader comes again and goes on.
             logger.warning("A stream of execution %s ends: %s", self._id, error)
+
+    def _follow(self, bell: threading.Event, until: float) -> cabc.Iterator[str]:
+        yield from self._look()
+        pause, quiet = FIRST_PAUSE, 0.0
+
+        while not self._ended and (left := until - clock.boottime()) > 0:
+            bell.wait(min(pause, left))
+            bell.clear()
+            quiet += pause
+            pause = min(LONGEST_PAUSE, pause * 1.5)
+
+            for event in self._look():
+                pause, quiet = FIRST_PAUSE, 0.0
+                yield event
+
+            if quiet > KEEP_ALIVE:
+                quiet = 0.0
+                yield ": nothing new\n\n"
 
     def _look(self) -> cabc.Iterator[str]:
         # In this order: whatever came before the end is read after it.

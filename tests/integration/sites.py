@@ -15,8 +15,9 @@ import uuid
 import requests
 import sqlalchemy as sa
 
-from flask_durable.database import db_now
+from flask_durable.sql import db_now
 from flask_durable.tables import executions
+from flask_durable.tables import leaders
 from flask_durable.tables import steps
 
 from ..processes import FlaskRun
@@ -70,6 +71,14 @@ class Journal:
 
         with self.engine.connect() as connection:
             return list(connection.execute(query.order_by(steps.c.position)))
+
+    def leader(self) -> str | None:
+        """Name the process that sweeps for all, where workers share a queue."""
+        with self.engine.connect() as connection:
+            if not sa.inspect(connection).has_table(leaders.name):
+                return None
+
+            return connection.scalar(sa.select(leaders.c.owner))
 
     def change(self, execution_id: str, **values: t.Any) -> None:
         """Overwrite columns of an execution."""

@@ -1,0 +1,141 @@
+"""Faults that tests ask for: steps that fail, attempts that end as if killed."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import typing as t
+
+from .attempt import Attempt
+from .attempt import current_scope
+from .attempt import Scope
+from .errors import LeaseLostError
+from .records import StepRecord
+
+Moment = t.Literal["before", "after"]
+
+
+class InjectedError(Exception):
+    """What a step raises that ``fail_step`` has fail."""
+
+
+class Killed(LeaseLostError):
+    """Ends an attempt as the death of its process would.
+
+    Like an attempt that lost its lease it must not write any more.
+    """
+
+
+class Crash(t.NamedTuple):
+    """An attempt that was ended as if its process had been killed."""
+
+    execution_id: str
+    attempt: int
+    step: str
+    moment: Moment
+
+
+@dataclasses.dataclass(eq=False)
+class Fault:
+    """Something that goes wrong in a step, so many times."""
+
+    step: str
+    moment: Moment
+    left: int
+    error: Exception | type[Exception] | None = None
+    """What the step raises; without it the attempt is killed."""
+
+    def __post_init__(self) -> None:
+        if self.left < 1:
+            raise ValueError(f"A fault happens at least once, not {self.left} times.")
+
+    def __str__(self) -> str:
+        verb = f"crash_{self.moment}" if self.error is None else "fail_step"
+        return f'{verb}("{self.step}", times={self.left})'
+
+
+class Faults:
+    """A probe that makes steps go wrong.
+
+    :param always_replay: end each attempt after a new outcome
+    """
+
+    def __init__(self, always_replay: bool) -> None:
+        self.strict = always_replay
+        self.planned: list[Fault] = []
+        self._always_replay = always_replay
+        self._crashes: list[Crash] = []
+        self._lock = threading.Lock()
+
+    def take_crashes(self) -> list[Crash]:
+        """Give the crashes since this was asked for the last time."""
+        with self._lock:
+            crashes, self._crashes = self._crashes, []
+            return crashes
+
+    def before(self, step: StepRecord) -> None:
+        """Fail or kill a step that is about to be called."""
+        self._happen(step, "before")
+
+    def after(self, step: StepRecord) -> None:
+        """Kill a step that has returned."""
+        self._happen(step, "after")
+
+    def recorded(self, step: StepRecord) -> None:
+        """End the attempt, if each outcome is to."""
+        scope = _scope()
+
+        if not self._always_replay or scope.suspended is not None:
+            return
+
+        if not scope.is_branch:
+            # Each attempt before ended with its first new outcome: what is in the
+            # journal stands before this one.
+            scope.attempt.check_unasked(f'The view came to step "{step.id}"')
+
+        raise scope.suspend(scope.attempt.now())
+
+    def pause(self, seconds: float) -> None:
+        """Don't wait."""
+
+    def _happen(self, step: StepRecord, moment: Moment) -> None:
+        fault = self._take(step.id, moment)
+
+        if fault is None:
+            return
+
+        if fault.error is not None:
+            raise fault.error
+
+        raise self._kill(_scope().attempt, step.id, moment)
+
+    def _take(self, step: str, moment: Moment) -> Fault | None:
+        """Give the first fault that is planned for a step, once less."""
+        with self._lock:
+            for fault in self.planned:
+                if (fault.step, fault.moment) == (step, moment):
+                    fault.left -= 1
+
+                    if not fault.left:
+                        self.planned.remove(fault)
+
+                    return fault
+
+        return None
+
+    def _kill(self, attempt: Attempt, step: str, moment: Moment) -> Killed:
+        with self._lock:
+            self._crashes.append(Crash(attempt.id, attempt.attempt, step, moment))
+
+        # Nothing that the view does with the exception brings the attempt back.
+        attempt.lost = Killed(
+            f"Attempt {attempt.attempt} of execution {attempt.id} ends as if its"
+            f' process was killed {moment} the call of step "{step}".'
+        )
+        return attempt.lost
+
+
+def _scope() -> Scope:
+    scope = current_scope.get()
+    assert scope is not None
+    return scope

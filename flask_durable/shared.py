@@ -1,0 +1,49 @@
+"""Transactions that a user's function shares with us."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import contextlib
+import typing as t
+
+import sqlalchemy as sa
+
+from .database import Database
+from .errors import NonRetryableError
+
+IDLE_LIMIT = 60
+"""Seconds that a user's function may take between two of its statements."""
+
+
+@contextlib.contextmanager
+def shared_transaction(
+    database: Database, connection: sa.Connection
+) -> cabc.Iterator[cabc.Callable[[], None]]:
+    """Commit what a user's function and we do on a connection at once.
+
+    An ORM's session on the connection joins the transaction. Gives what to call
+    between the function and us: it raises :class:`NonRetryableError` if the function
+    ended the transaction.
+    """
+    root = connection.begin()
+    t.cast(t.Any, connection).commit = _refuse_to_end
+    t.cast(t.Any, connection).rollback = _refuse_to_end
+
+    try:
+        database.begin(connection, IDLE_LIMIT)
+        yield lambda: None if root.is_active else _refuse_to_end()
+    except BaseException:
+        if root.is_active:
+            root.rollback()
+
+        raise
+
+    root.commit()
+
+
+def _refuse_to_end() -> t.NoReturn:
+    raise NonRetryableError(
+        "The function of step.transaction ended the transaction, which commits with"
+        " the step: return to commit, raise to roll back, and use begin_nested() for"
+        " what may fail in between."
+    )
