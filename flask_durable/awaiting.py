@@ -40,3 +40,12 @@ def resolve(value: t.Any) -> t.Any:
 
 async def _await(value: cabc.Awaitable[t.Any]) -> t.Any:
     return await value
+
+
+def leaves(error: BaseException) -> cabc.Iterator[BaseException]:
+    """Give the single exceptions of a group, as task groups raise."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves(inner)
+    else:
+        yield error

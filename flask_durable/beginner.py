@@ -8,11 +8,14 @@ import sqlalchemy as sa
 
 from .blobs import Rows
 from .errors import JournalUnavailable
+from .errors import KeyTaken
 from .errors import LeaseLostError
 from .ids import new_nonce
 from .reader import Reader
 from .records import Execution
+from .records import RequestKey
 from .records import RequestRecord
+from .sql import Statement
 
 
 class Beginner(Reader):
@@ -28,53 +31,28 @@ class Beginner(Reader):
         identity: bytes | None,
         on_failure: bool = False,
         deadline: float | None = None,
+        key: RequestKey | None = None,
     ) -> float:
         """Store a new execution whose first attempt is running.
 
         :param on_failure: whether something follows its failure
         :param deadline: seconds that it has from now on
+        :param key: what another execution must not have
         :return: the database's time
+        :raises KeyTaken: if another execution has the key
         :raises JournalUnavailable: with ``unknown`` set if the connection was
             lost so late that the execution may have been stored
         """
-        self.check()
-        nonce = new_nonce()
-        sent = False
+        values = self._values(
+            execution_id, endpoint, request, identity, on_failure, deadline, key
+        )
+        values |= {"parent_id": None, "parent_step": None}
+        now = self._insert(self.sql.begin, key, **values, owner=owner, lease=lease)
 
-        def insert(connection: sa.Connection) -> float:
-            nonlocal sent
-            sent = True
-            rows = self.sql.begin(
-                connection,
-                id=execution_id,
-                endpoint=endpoint,
-                owner=owner,
-                lease=lease,
-                nonce=nonce,
-                identity=identity,
-                on_failure=int(on_failure),
-                deadline=deadline,
-                parent_id=None,
-                parent_step=None,
-                **self._request_values(request),
-            )
+        if now is None:
+            raise LeaseLostError(f"Execution {execution_id} is somebody else's.")
 
-            return rows[0][0] if rows else self._begun(connection, execution_id, nonce)
-
-        try:
-            return self.database.run(insert)
-        except JournalUnavailable as error:
-            error.unknown = sent
-            raise
-
-    def _request_values(self, request: RequestRecord) -> dict[str, t.Any]:
-        return {
-            "app": self.app,
-            "digest": request.digest,
-            "request": request.head,
-            "secrets": request.secrets,
-            "body": request.body,
-        }
+        return now
 
     def start(
         self,
@@ -85,33 +63,96 @@ class Beginner(Reader):
         on_failure: bool = False,
         deadline: float | None = None,
         parent: tuple[str, str] | None = None,
-    ) -> None:
+        key: RequestKey | None = None,
+    ) -> float | None:
         """Store a new execution that a dispatcher is to begin.
 
         :param parent: the execution and the step that begin it; of a second one of
             the same step nothing is stored
+        :param key: what another execution must not have
+        :return: the database's time, if it was stored
+        :raises KeyTaken: if another execution has the key
         """
-        parent_id, parent_step = parent or (None, None)
-        self.ask(
-            self.sql.start,
-            id=execution_id,
-            endpoint=endpoint,
-            nonce=new_nonce(),
-            identity=identity,
-            on_failure=int(on_failure),
-            deadline=deadline,
-            parent_id=parent_id,
-            parent_step=parent_step,
-            **self._request_values(request),
+        values = self._values(
+            execution_id, endpoint, request, identity, on_failure, deadline, key
         )
+        parent_id, parent_step = parent or (None, None)
+        values |= {"parent_id": parent_id, "parent_step": parent_step}
+        return self._insert(self.sql.start, key, **values)
 
-    def _begun(self, connection: sa.Connection, execution_id: str, nonce: str) -> float:
-        """Give the database's time if this very write was there before."""
-        if not self._wrote_execution(connection, execution_id, nonce):
-            raise LeaseLostError(f"Execution {execution_id} is somebody else's.")
+    def _values(
+        self,
+        execution_id: str,
+        endpoint: str,
+        request: RequestRecord,
+        identity: bytes | None,
+        on_failure: bool,
+        deadline: float | None,
+        key: RequestKey | None,
+    ) -> dict[str, t.Any]:
+        return {
+            "id": execution_id,
+            "app": self.app,
+            "endpoint": endpoint,
+            "nonce": new_nonce(),
+            "identity": identity,
+            "on_failure": int(on_failure),
+            "deadline": deadline,
+            "digest": request.digest,
+            "request": request.head,
+            "secrets": request.secrets,
+            "body": request.body,
+            "idempotency": key and key.digest,
+            "fingerprint": key and key.fingerprint,
+        }
 
-        found = self.sql.execution(connection, execution_id=execution_id)
-        return t.cast(float, found[0].now)
+    def _insert(
+        self, statement: Statement, key: RequestKey | None, **values: t.Any
+    ) -> float | None:
+        """Store an execution, unless it is there; give the database's time."""
+        self.check()
+        sent = False
+
+        def insert(connection: sa.Connection) -> float | None:
+            nonlocal sent
+            sent = True
+
+            while not (rows := statement(connection, **values)):
+                if self._is_there(connection, key, values):
+                    found = self.sql.execution(connection, execution_id=values["id"])
+                    return t.cast(float, found[0].now)
+
+                if key is None:
+                    return None
+
+            return t.cast(float, rows[0][0])
+
+        try:
+            return self.database.run(insert)
+        except JournalUnavailable as error:
+            error.unknown = sent
+            raise
+
+    def _is_there(
+        self,
+        connection: sa.Connection,
+        key: RequestKey | None,
+        values: dict[str, t.Any],
+    ) -> bool:
+        """Tell whether this very write was done before, its answer lost.
+
+        :raises KeyTaken: if another execution has the key
+        """
+        if key is None:
+            return self._wrote_execution(connection, values["id"], values["nonce"])
+
+        found = self.sql.same(connection, idempotency=key.digest)
+
+        if found and found[0].id != values["id"]:
+            raise KeyTaken(*found[0])
+
+        # Else the other one was deleted a moment ago, and the key is free.
+        return bool(found)
 
     def claim(
         self, execution_id: str, attempt: int, owner: str, lease: float

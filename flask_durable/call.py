@@ -17,11 +17,13 @@ from flask import session
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
+from .answers import final_response
+from .answers import later_response
 from .attempt import Attempt
 from .attempt import current_scope
 from .attempt import running_step
+from .awaiting import leaves
 from .capture import capture_response
-from .capture import stored_response
 from .ending import Ending
 from .errors import Cancelled
 from .errors import DeadlineExceeded
@@ -33,6 +35,7 @@ from .errors import StepError
 from .errors import StepOutputError
 from .errors import Suspended
 from .options import Options
+from .patience import Patience
 from .problems import Problem
 from .problems import problem_response
 from .records import Execution
@@ -40,9 +43,7 @@ from .records import ExecutionStatus
 from .records import Failure
 from .records import ResponseRecord
 from .state import State
-from .status import accepted
 from .status import link_status
-from .status import prefers_html
 
 logger = logging.getLogger(__name__)
 
@@ -60,12 +61,22 @@ class Outcome:
 
 
 class Call:
-    """Runs the view for one attempt and commits how it ended."""
+    """Runs the view for one attempt and commits how it ended.
 
-    def __init__(self, state: State, options: Options, attempt: Attempt) -> None:
+    :param patience: how long its client waits for the end, if it is no replay
+    """
+
+    def __init__(
+        self,
+        state: State,
+        options: Options,
+        attempt: Attempt,
+        patience: Patience | None = None,
+    ) -> None:
         self._state = state
         self._options = options
         self._attempt = attempt
+        self._patience = patience
         self._outcome: Outcome | None = None
         self._ending = Ending(state, attempt)
         self._in_view = False
@@ -137,7 +148,7 @@ class Call:
         lost = group.subgroup(LeaseLostError)
 
         if lost is not None:
-            raise next(_leaves(lost))
+            raise next(leaves(lost))
 
         if self._attempt.root.suspended is None:
             raise group
@@ -234,9 +245,8 @@ class Call:
 
     def _accepted(self, execution: Execution) -> Response:
         steps = sorted(self._attempt.steps.values(), key=lambda step: step.position)
-        pending = self._options.pending
-        redirect = pending == "redirect" or (not pending and prefers_html(request))
-        return accepted(execution, steps, redirect)
+        options, patience = self._options, self._patience
+        return later_response(self._state, options, patience, execution, steps)
 
     def _lost(self, error: LeaseLostError) -> Response:
         """Answer for an attempt that may not write any more."""
@@ -250,19 +260,13 @@ class Call:
 
         try:
             execution = self._state.store.execution(self._attempt.id)
-            record = self._state.store.response(self._attempt.id)
+
+            if execution.ended:
+                return final_response(self._state, execution)
         except JournalUnavailable as unavailable:
             raise self._unknown() from unavailable
 
-        if not execution.ended:
-            return self._accepted(execution)
-
-        if record is None or record.body is None:
-            return problem_response(
-                500, "The execution has ended elsewhere.", execution=self._attempt.id
-            )
-
-        return stored_response(record, record.body)
+        return self._accepted(execution)
 
     def _unknown(self) -> Problem:
         return Problem(
@@ -333,14 +337,6 @@ class Call:
                 self._attempt.attempt,
                 self._attempt.id,
             )
-
-
-def _leaves(error: BaseException) -> cabc.Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
 
 
 def _keep_open() -> None:

@@ -44,6 +44,7 @@ class Config:
     lease: float = 15.0
     retry: Retry = Retry()
     inline_retry: float = 1.0
+    max_wait: float = 20.0
     max_request_bytes: int = 4 * MEBIBYTE
     max_output_bytes: int = 4 * MEBIBYTE
     max_response_bytes: int = 4 * MEBIBYTE
@@ -290,6 +291,7 @@ _READERS: dict[str, Reader] = {
     "lease": _lease,
     "retry": _retry,
     "inline_retry": _duration,
+    "max_wait": _duration,
     "retention": _duration,
     "strict_replay": _flag,
     "create_tables": _flag,

@@ -12,6 +12,7 @@ from .records import ExecutionStatus
 from .records import ResponseRecord
 from .records import StepRecord
 from .state import State
+from .watchers import watchers
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +94,7 @@ class Ending:
         """Stop renewing: the row says that the attempt is over."""
         self.done = True
         self._state.heartbeat.end(self._attempt.lease)
+        watchers.tell(self._attempt.id)
 
     def abandon(self, crashed: bool = True) -> None:
         """Hand back an attempt that ended in no other way."""

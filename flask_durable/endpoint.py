@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc as cabc
 import contextlib
+import dataclasses
 import logging
 import sys
 import typing as t
@@ -12,7 +13,12 @@ from flask import current_app
 from flask import Flask
 from flask import request
 from werkzeug.exceptions import MethodNotAllowed
+from werkzeug.wrappers import Response
 
+from . import clock
+from .again import answer_again
+from .answers import later_response
+from .answers import link_this_answer
 from .arrival import Arrival
 from .arrival import KEY
 from .arrival import refuse_replay
@@ -25,14 +31,20 @@ from .call import Call
 from .call import KEY as CALL_KEY
 from .errors import DecryptionError
 from .errors import JournalUnavailable
+from .errors import KeyTaken
 from .errors import LeaseLostError
 from .heartbeat import Lease
+from .idempotency import find_key
 from .ids import new_id
 from .infos import execution_info
 from .options import Options
+from .patience import apply
+from .patience import Patience
 from .problems import Problem
 from .records import Execution
 from .records import Failure
+from .records import RequestKey
+from .records import RequestRecord
 from .records import StepRecord
 from .recovery import PUT_OFF
 from .signing import check_secret_key
@@ -66,14 +78,37 @@ def serve(options: Options, view: View, args: t.Any, kwargs: t.Any) -> t.Any:
         raise MethodNotAllowed(sorted(methods - {"HEAD"}))
 
     try:
-        if arrival.ticket is None:
-            attempt = _begin(app, state, options, arrival)
-        else:
+        if arrival.ticket is not None:
             attempt = _claim(app, state, options, arrival.ticket)
+            return _run(state, options, attempt, None, view, args, kwargs)
+
+        newcomer = _newcomer(app, state, options, arrival)
+        patience = Patience(request, state.config.max_wait)
+
+        try:
+            if patience.respond_async:
+                return _start(state, options, patience, newcomer)
+
+            attempt = _begin(app, state, options, newcomer)
+        except KeyTaken as taken:
+            assert newcomer.key is not None
+            return answer_again(state, options, patience, newcomer.key, taken)
     except JournalUnavailable as error:
         raise unavailable(error) from error
 
-    call = Call(state, options, attempt)
+    return _run(state, options, attempt, patience, view, args, kwargs)
+
+
+def _run(
+    state: State,
+    options: Options,
+    attempt: Attempt,
+    patience: Patience | None,
+    view: View,
+    args: t.Any,
+    kwargs: t.Any,
+) -> t.Any:
+    call = Call(state, options, attempt, patience)
 
     if attempt.execution.role == "on_failure":
         return call.run(_after_failure, (state, options, attempt.execution), {})
@@ -106,67 +141,112 @@ def _arrival() -> Arrival:
     return t.cast(Arrival, arrival)
 
 
-def _begin(app: Flask, state: State, options: Options, arrival: Arrival) -> Attempt:
-    """Store a new execution before its view runs."""
+@dataclasses.dataclass(frozen=True)
+class Newcomer:
+    """A request that is to begin an execution, and what to store with it."""
+
+    id: str
+    url: str
+    endpoint: str
+    record: RequestRecord
+    identity: bytes | None
+    key: RequestKey | None
+
+    def execution(self, now: float, options: Options) -> Execution:
+        """Give the execution as it is stored, before its first attempt."""
+        deadline = options.deadline_seconds
+        return Execution(
+            id=self.id,
+            endpoint=self.endpoint,
+            status="pending",
+            attempt=0,
+            owner=None,
+            ready_at=now,
+            created_at=now,
+            finished_at=None,
+            crashes=0,
+            errors=0,
+            rejections=0,
+            refusals=0,
+            error=None,
+            now=now,
+            on_failure=int(options.on_failure is not None),
+            deadline_at=None if deadline is None else now + deadline,
+        )
+
+
+def _newcomer(app: Flask, state: State, options: Options, arrival: Arrival) -> Newcomer:
     check_secret_key(app)
     execution_id = new_id()
     url = status_url(execution_id)
+    endpoint = request.endpoint or ""
+    record = arrival.record
     identity = _identity(app, state)
+    key = find_key(app, options.idempotency, endpoint, record, identity)
+    return Newcomer(execution_id, url, endpoint, record, identity, key)
+
+
+def _begin(app: Flask, state: State, options: Options, new: Newcomer) -> Attempt:
+    """Store a new execution before its view runs."""
     state.store.check()
-    lease = state.lease(execution_id, 1)
+    lease = state.lease(new.id, 1)
 
     try:
-        execution = _new_execution(state, options, arrival, execution_id, identity)
-        return _attempt(app, state, options, execution, [], lease, url)
+        now = state.store.begin(
+            new.id,
+            new.endpoint,
+            state.owner,
+            state.config.lease,
+            new.record,
+            new.identity,
+            options.on_failure is not None,
+            options.deadline_seconds,
+            new.key,
+        )
+        execution = dataclasses.replace(
+            new.execution(now, options), status="running", attempt=1, owner=state.owner
+        )
+        return _attempt(app, state, options, execution, [], lease, new.url)
+    except KeyTaken:
+        state.heartbeat.end(lease)
+        raise
     except JournalUnavailable as error:
         if not error.unknown:
             state.heartbeat.end(lease)
             raise
 
         state.heartbeat.abandon(lease, crashed=False)
-        raise _unknown(execution_id) from error
+        raise _unknown(new.id) from error
     except BaseException:
         state.heartbeat.abandon(lease)
         raise
 
 
-def _new_execution(
-    state: State,
-    options: Options,
-    arrival: Arrival,
-    execution_id: str,
-    identity: bytes | None,
-) -> Execution:
-    deadline = options.deadline_seconds
-    endpoint = request.endpoint or ""
-    now = state.store.begin(
-        execution_id,
-        endpoint,
-        state.owner,
-        state.config.lease,
-        arrival.record,
-        identity,
-        options.on_failure is not None,
-        deadline,
-    )
-    return Execution(
-        id=execution_id,
-        endpoint=endpoint,
-        status="running",
-        attempt=1,
-        owner=state.owner,
-        ready_at=now,
-        created_at=now,
-        finished_at=None,
-        crashes=0,
-        errors=0,
-        rejections=0,
-        refusals=0,
-        error=None,
-        now=now,
-        on_failure=int(options.on_failure is not None),
-        deadline_at=None if deadline is None else now + deadline,
-    )
+def _start(
+    state: State, options: Options, patience: Patience, new: Newcomer
+) -> Response:
+    """Store a new execution for a dispatcher to run, and answer at once."""
+    try:
+        now = state.store.start(
+            new.id,
+            new.endpoint,
+            new.record,
+            new.identity,
+            options.on_failure is not None,
+            options.deadline_seconds,
+            key=new.key,
+        )
+    except JournalUnavailable as error:
+        if not error.unknown:
+            raise
+
+        raise _unknown(new.id) from error
+
+    state.wake(0.0)
+    apply("respond-async")
+    link_this_answer(new.id)
+    execution = new.execution(now or clock.now(), options)
+    return later_response(state, options, patience, execution, [])
 
 
 def _claim(app: Flask, state: State, options: Options, ticket: Ticket) -> Attempt:

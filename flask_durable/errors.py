@@ -21,6 +21,8 @@
         DeadlineExceeded           an execution's time is over
         ControlError               an execution can't be resumed or rerun
         ExecutionNotFound          no execution has this id
+        IdempotencyError           an endpoint's function found no key
+        KeyTaken                   an execution with this key has begun
         CallbackError              a callback can't be completed
           CallbackConflict         it was, with other data
           CallbackGone             its time is over
@@ -171,6 +173,23 @@ class ControlError(DurableError):
 
 class ExecutionNotFound(DurableError):
     """There is no execution with this id."""
+
+
+class IdempotencyError(DurableError):
+    """The ``idempotency`` function of an endpoint raised, or gave no string."""
+
+
+class KeyTaken(DurableError):
+    """An execution with the same idempotency key has begun before.
+
+    :param execution_id: that execution
+    :param fingerprint: what its request was
+    """
+
+    def __init__(self, execution_id: str, fingerprint: str) -> None:
+        self.execution_id = execution_id
+        self.fingerprint = fingerprint
+        super().__init__(f"Execution {execution_id} has begun with the same key.")
 
 
 MISUSE = (

@@ -31,6 +31,7 @@ from .dispatch import Dispatcher
 from .dispatch_thread import ThreadDispatcher
 from .endpoint import serve
 from .operations import Operations
+from .options import Idempotency
 from .options import MARK
 from .options import OnFailure
 from .options import Options
@@ -97,6 +98,7 @@ class FlaskDurable(Operations):
         /,
         *,
         retry: Retry | None = None,
+        idempotency: Idempotency = "optional",
         pending: t.Literal["accepted", "redirect"] | None = None,
         deadline: float | dt.timedelta | None = None,
         on_failure: OnFailure | None = None,
@@ -109,6 +111,7 @@ class FlaskDurable(Operations):
         /,
         *,
         retry: Retry | None = None,
+        idempotency: Idempotency = "optional",
         pending: t.Literal["accepted", "redirect"] | None = None,
         deadline: float | dt.timedelta | None = None,
         on_failure: OnFailure | None = None,
@@ -117,6 +120,9 @@ class FlaskDurable(Operations):
         """Make a view durable; put it under the route.
 
         :param retry: the policy of the view's steps, else ``DURABLE_RETRY``
+        :param idempotency: what to do with an ``Idempotency-Key``: ``"optional"``,
+            ``"required"`` or ``"off"``; or a function that takes the key from the
+            request, and gives ``None`` if it has none
         :param pending: how a client hears of a suspension: ``"accepted"`` (202)
             or ``"redirect"`` (303), else by its ``Accept`` header
         :param deadline: how long an execution may take, in seconds or as a
@@ -126,7 +132,9 @@ class FlaskDurable(Operations):
         :param max_request_bytes: limit of the request's body, else
             ``DURABLE_MAX_REQUEST_BYTES``
         """
-        chosen = Options(retry, pending, max_request_bytes, deadline, on_failure)
+        chosen = Options(
+            retry, pending, max_request_bytes, deadline, on_failure, idempotency
+        )
 
         def decorate(view: F) -> F:
             @functools.wraps(view)

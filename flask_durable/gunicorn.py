@@ -13,6 +13,7 @@ import typing as t
 
 from .extension import start_all
 from .state import all_states
+from .watchers import watchers
 
 EXIT_GRACE = 25.0
 """Seconds that an exiting worker waits for replays in hand; gunicorn's own
@@ -21,6 +22,7 @@ EXIT_GRACE = 25.0
 
 def post_worker_init(worker: t.Any) -> None:
     """Start the dispatchers once the worker has loaded its app."""
+    watchers.server_threads = _threads(worker)
     start_all()
 
 
@@ -28,3 +30,16 @@ def worker_exit(server: t.Any, worker: t.Any) -> None:
     """Finish what is in hand and hand back the rest."""
     for state in all_states():
         state.close(EXIT_GRACE)
+
+
+def _threads(worker: t.Any) -> int | None:
+    """Give how many requests a worker serves at a time, as far as it tells."""
+    config = getattr(worker, "cfg", None)
+
+    if config is None:
+        return None
+
+    if config.worker_class_str in ("sync", "gthread"):
+        return t.cast(int, config.threads)
+
+    return t.cast(int, config.worker_connections)

@@ -17,6 +17,9 @@ from .retry import Retry
 MARK = "__durable_options__"
 """Attribute of a durable view; ``functools.wraps`` hands it on."""
 
+Idempotency = t.Literal["optional", "required", "off"] | cabc.Callable[[], str | None]
+"""What tells that requests are one: their ``Idempotency-Key``, or a function."""
+
 OnFailure = cabc.Callable[[ExecutionInfo], t.Any]
 """Runs after an execution failed or was cancelled."""
 
@@ -30,6 +33,7 @@ class Options:
     max_request_bytes: int | None = None
     deadline: float | dt.timedelta | None = None
     on_failure: OnFailure | None = None
+    idempotency: Idempotency = "optional"
 
     @property
     def deadline_seconds(self) -> float | None:
@@ -44,6 +48,14 @@ class Options:
 
         if self.on_failure is not None and not callable(self.on_failure):
             raise TypeError("on_failure must be a function of the execution.")
+
+        known = ("optional", "required", "off")
+
+        if not callable(self.idempotency) and self.idempotency not in known:
+            raise ValueError(
+                'idempotency is "optional", "required", "off" or a function,'
+                f" not {self.idempotency!r}."
+            )
 
         if self.pending not in (None, "accepted", "redirect"):
             raise ValueError(

@@ -48,6 +48,16 @@ class RequestRecord:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class RequestKey:
+    """What tells that requests are one, both as digests."""
+
+    digest: str
+    """Of the client's key and its scope."""
+    fingerprint: str
+    """Of what the requests must agree in."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Outgoing:
     """A request that is to be issued again, and what its execution is at."""
 

@@ -25,6 +25,7 @@ from .heartbeat import Heartbeat
 from .heartbeat import Lease
 from .owner import current_owner
 from .probe import Probe
+from .progress import Progress
 from .store import Store
 from .upkeep import Upkeep
 from .vault import Vault
@@ -89,6 +90,11 @@ class State:
     def control(self) -> Control:
         """What operators do to executions."""
         return Control(self.store)
+
+    @functools.cached_property
+    def progress(self) -> Progress:
+        """What executions let their watchers know."""
+        return Progress(self.store)
 
     @functools.cached_property
     def upkeep(self) -> Upkeep:
@@ -176,7 +182,7 @@ class State:
             for database in self._databases:
                 database.forget()
 
-        for name in ("upkeep", "follow_ups", "control"):
+        for name in ("upkeep", "follow_ups", "control", "progress"):
             self.__dict__.pop(name, None)
 
         self._reset()

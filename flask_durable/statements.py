@@ -108,7 +108,7 @@ class Statements:
         self.mark = prepare(_record(insert, _suspended_now()))
         self.mark_running = prepare(_mark_running(insert))
         self.suspend = prepare(_suspend())
-        self.lock_topic = None if database.sqlite else prepare(_lock_topic())
+        self.lock_topic = None if database.sqlite else prepare(lock_topic())
         self.next_event = prepare(_next_event(events.c.number, events.c.data))
         self.any_event = prepare(_next_event(events.c.number))
         self.finish = prepare(_finish())
@@ -129,6 +129,11 @@ class Statements:
             sa.select(*EXECUTION_COLUMNS).where(
                 e.c.parent_id == column_param(e.c.parent_id),
                 e.c.parent_step == column_param(e.c.parent_step),
+            )
+        )
+        self.same = prepare(
+            sa.select(e.c.id, e.c.fingerprint).where(
+                e.c.idempotency == column_param(e.c.idempotency)
             )
         )
         self.replay = prepare(_by_id(e.c.attempt, e.c.status, e.c.identity))
@@ -174,10 +179,10 @@ def _start(insert: t.Any) -> t.Any:
 def _new(insert: t.Any, **values: t.Any) -> t.Any:
     given = (e.c.id, e.c.app, e.c.endpoint, e.c.nonce, e.c.digest, e.c.on_failure)
     blobs = (e.c.identity, e.c.request, e.c.secrets, e.c.body)
-    parent = (e.c.parent_id, e.c.parent_step)
+    more = (e.c.parent_id, e.c.parent_step, e.c.idempotency, e.c.fingerprint)
     return (
         insert(e)
-        .values({column: column_param(column) for column in (*given, *blobs, *parent)})
+        .values({column: column_param(column) for column in (*given, *blobs, *more)})
         .values(**values, due_at=values["ready_at"], created_at=db_now())
         .values(deadline_at=db_now() + param("deadline", sa.Double()))
         .values(looks=0, crashes=0, errors=0, rejections=0, refusals=0)
@@ -293,7 +298,7 @@ def _suspend() -> sa.Update:
     )
 
 
-def _lock_topic() -> Select:
+def lock_topic() -> Select:
     """Let nobody send to a topic or begin to wait for it until we commit."""
     key = sa.func.hashtextextended(param("topic", sa.Text()), 0)
     return sa.select(sa.func.pg_advisory_xact_lock(key))

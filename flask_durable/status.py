@@ -16,10 +16,14 @@ from .records import Execution
 from .records import Failure
 from .records import StepRecord
 from .signing import sign_link
+from .state import get_state
 from .state import this_app
 
 MAX_STEPS = 100
 """Steps in a status document, the newest ones."""
+
+BROWSER_WAIT = 5.0
+"""Seconds that a browser waits for the final response before it shows a page."""
 
 REL = 'rel="status"'
 
@@ -31,14 +35,23 @@ def status_url(execution_id: str) -> str:
     return _url("status", execution_id)
 
 
-def response_url(execution_id: str) -> str:
-    """Give the absolute link to an execution's final response."""
-    return _url("response", execution_id)
+def response_url(execution_id: str, wait: float = 0.0) -> str:
+    """Give the absolute link to an execution's final response.
+
+    :param wait: the seconds that whoever follows it waits
+    """
+    query = {"wait": f"{wait:g}"} if wait else {}
+    return _url("response", execution_id, **query)
 
 
-def _url(view: str, execution_id: str) -> str:
+def events_url(execution_id: str) -> str:
+    """Give the absolute link to the events of an execution."""
+    return _url("events", execution_id)
+
+
+def _url(view: str, execution_id: str, **query: str) -> str:
     token = sign_link(this_app(), execution_id)
-    return url_for(f"durable.{view}", token=token, _external=True)
+    return url_for(f"durable.{view}", token=token, _external=True, **query)
 
 
 def status_document(
@@ -52,20 +65,22 @@ def status_document(
         "attempt": execution.attempt,
         "created_at": clock.isoformat(execution.created_at),
         "finished_at": clock.isoformat(execution.finished_at),
-        "error_type": _error_type(execution),
-        "waiting_for": _waiting_for(execution, steps),
+        "error_type": error_type(execution),
+        "waiting_for": waiting_for(execution, steps),
         "status_url": status_url(execution.id),
         "response_url": response_url(execution.id),
-        "steps": [_describe(step) for step in steps[-MAX_STEPS:]],
+        "events_url": events_url(execution.id),
+        "steps": [describe_step(step) for step in steps[-MAX_STEPS:]],
     }
 
 
-def _error_type(execution: Execution) -> str | None:
+def error_type(execution: Execution) -> str | None:
     """Name why it failed, or why its last attempt did."""
     return None if execution.error is None else Failure.decode(execution.error).type
 
 
-def _describe(step: StepRecord) -> dict[str, t.Any]:
+def describe_step(step: StepRecord) -> dict[str, t.Any]:
+    """Describe a step; no outputs are in it."""
     return {
         "id": step.id,
         "kind": step.kind,
@@ -77,9 +92,13 @@ def _describe(step: StepRecord) -> dict[str, t.Any]:
     }
 
 
-def _waiting_for(
+def waiting_for(
     execution: Execution, steps: cabc.Sequence[StepRecord]
 ) -> dict[str, t.Any] | None:
+    """Tell what a suspended execution waits for.
+
+    :param steps: those without an outcome at least
+    """
     if execution.status != "suspended":
         return None
 
@@ -107,7 +126,8 @@ def accepted(
     if redirect:
         response = Response(status=303)
         response.cache_control.no_store = True
-        response.location = response_url(execution.id)
+        wait = min(BROWSER_WAIT, get_state(this_app()).config.max_wait)
+        response.location = response_url(execution.id, wait)
     else:
         response = document_response(execution, steps, 202)
         response.location = status_url(execution.id)

@@ -26,6 +26,7 @@ from .polls import run_poll
 from .retry import check_retry
 from .retry import Retry
 from .sleeps import run_sleep
+from .telling import tell
 from .transactions import run_transaction
 from .tries import run_step
 from .waits import check_event
@@ -307,6 +308,17 @@ class Steps:
         retry = self._retry or scope.attempt.retry
         call = functools.partial(check, *args)
         return run_poll(scope, id, call, retry, pause or 0.0, seconds)
+
+    def progress(self, message: str, /, **data: t.Any) -> None:
+        """Tell those who watch the execution how it is getting on.
+
+        It may be called in the view, in branches and in the functions of steps. It
+        is no step, and never fails: what can't be stored is logged.
+
+        :param message: a line for people
+        :param data: values for programs, as JSON has them
+        """
+        tell(get_scope(), message, data)
 
 
 def get_scope() -> Scope:

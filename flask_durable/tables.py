@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from .blobs import OPTIONAL
 
-SCHEMA_VERSION = "0004"
+SCHEMA_VERSION = "0005"
 
 metadata = sa.MetaData()
 
@@ -60,6 +60,18 @@ executions = sa.Table(
     # Whether something follows its failure.
     sa.Column("on_failure", sa.Integer, nullable=False, server_default="0"),
     sa.Column("deadline_at", sa.Double),
+    # Which requests are one: a digest of the client's key, its scope and its
+    # endpoint; and a digest of what such a request must agree with.
+    sa.Column("idempotency", sa.Text),
+    sa.Column("fingerprint", sa.Text),
+)
+
+sa.Index(
+    "ix_durable_executions_idempotency",
+    executions.c.idempotency,
+    unique=True,
+    postgresql_where=executions.c.idempotency.is_not(None),
+    sqlite_where=executions.c.idempotency.is_not(None),
 )
 
 sa.Index(

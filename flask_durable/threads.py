@@ -36,6 +36,11 @@ def run_in_native_thread(target: cabc.Callable[[], None]) -> None:
         sys.modules["gevent"].get_hub().threadpool.apply(target)
 
 
+def are_greenlets() -> bool:
+    """Tell whether gevent has made greenlets of threads, which cost little."""
+    return _patched() is not None
+
+
 class Bell:
     """Wakes one native thread; ringing never blocks."""
 

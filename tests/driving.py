@@ -5,11 +5,24 @@ from __future__ import annotations
 import typing as t
 
 from flask import Flask
+from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from flask_durable.driving import Driver
 from flask_durable.state import get_state
 from flask_durable.state import State
+
+THREADED = {"wsgi.multithread": True, "SERVER_SOFTWARE": "Werkzeug/3.1"}
+"""What a server with threads says: clients may wait for it."""
+
+
+class ThreadedClient(FlaskClient):
+    """A client of a server with threads."""
+
+    def open(self, *args: t.Any, **options: t.Any) -> TestResponse:
+        """Send a request."""
+        return super().open(*args, environ_overrides=THREADED, **options)
+
 
 CallerHands = Driver
 """Replays in the calling thread."""

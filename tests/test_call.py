@@ -248,9 +248,11 @@ def test_a_lost_lease_gives_the_response_of_the_other(shop: Shop) -> None:
     assert status_link(answer)
 
 
-@pytest.mark.parametrize("response", [None, ResponseRecord(b"{}", None)])
+@pytest.mark.parametrize(
+    ("response", "status"), [(None, 500), (ResponseRecord(b"{}", None), 507)]
+)
 def test_a_lost_lease_without_a_response_is_said_to_be_so(
-    shop: Shop, response: ResponseRecord | None
+    shop: Shop, response: ResponseRecord | None, status: int
 ) -> None:
     """It failed elsewhere, or its response was too big."""
 
@@ -260,7 +262,7 @@ def test_a_lost_lease_without_a_response_is_said_to_be_so(
         return "mine"
 
     answer = shop.client.post("/work")
-    assert answer.status_code == 500
+    assert answer.status_code == status
     assert answer.mimetype == "application/problem+json"
     assert answer.json and answer.json["execution"] == shop.the().id
 

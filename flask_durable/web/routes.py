@@ -11,12 +11,13 @@ from flask import render_template
 from flask import request
 from werkzeug.wrappers import Response
 
+from ..answers import final_response
 from ..callbacks import complete
-from ..capture import stored_response
 from ..errors import CallbackConflict
 from ..errors import CallbackGone
 from ..errors import ExecutionNotFound
 from ..errors import JournalUnavailable
+from ..patience import Patience
 from ..problems import Problem
 from ..problems import problem_response
 from ..records import Execution
@@ -30,6 +31,7 @@ from ..status import MAX_STEPS
 from ..status import prefers_html
 from ..status import retry_after
 from ..status import status_url
+from .stream import stream_response
 
 
 def make_blueprint(prefix: str, host_matching: bool) -> Blueprint:
@@ -45,6 +47,7 @@ def make_blueprint(prefix: str, host_matching: bool) -> Blueprint:
     rule = "/executions/<token>"
     blueprint.add_url_rule(rule, "status", status, host=host)
     blueprint.add_url_rule(f"{rule}/response", "response", response, host=host)
+    blueprint.add_url_rule(f"{rule}/events", "events", events, host=host)
     blueprint.add_url_rule(
         "/callbacks/<token>", "callback", callback, methods=["POST"], host=host
     )
@@ -76,28 +79,21 @@ def status(token: str) -> Response:
 def response(token: str) -> Response:
     """Answer with the final response, or with 202 while there is none."""
     state, execution = _find(token)
+    limit = state.config.max_wait
+    execution = Patience(request, limit, request.args.get("wait")).hold(
+        state, execution
+    )
 
     if not execution.ended:
         return _pending(state, execution)
 
-    if execution.status == "cancelled":
-        raise Problem(410, "The execution was cancelled.", execution=execution.id)
+    return _named(_not_stored(final_response(state, execution)), execution)
 
-    record = state.store.response(execution.id)
 
-    if record is None:
-        return _named(
-            problem_response(
-                500, "The execution failed without a response.", execution=execution.id
-            ),
-            execution,
-        )
-
-    if record.body is None:
-        detail = "The response was too big to store."
-        return _named(problem_response(507, detail, execution=execution.id), execution)
-
-    return _named(_not_stored(stored_response(record, record.body)), execution)
+def events(token: str) -> Response:
+    """Answer with a stream of what happens."""
+    state, execution = _find(token)
+    return _named(_not_stored(stream_response(state, execution)), execution)
 
 
 def callback(token: str) -> Response:

@@ -1,0 +1,92 @@
+"""What a client is answered whose execution went on without its request."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import contextlib
+
+from flask import after_this_request
+from flask import request
+from werkzeug.wrappers import Response
+
+from .capture import stored_response
+from .errors import JournalUnavailable
+from .options import Options
+from .patience import Patience
+from .problems import Problem
+from .problems import problem_response
+from .records import Execution
+from .records import StepRecord
+from .state import State
+from .status import accepted
+from .status import link_status
+from .status import MAX_STEPS
+from .status import prefers_html
+from .status import status_url
+
+
+def final_response(state: State, execution: Execution) -> Response:
+    """Make the answer of an execution that has ended.
+
+    :raises Problem: 410 if it was cancelled
+    """
+    if execution.status == "cancelled":
+        raise Problem(410, "The execution was cancelled.", execution=execution.id)
+
+    record = state.store.response(execution.id)
+
+    if record is None:
+        detail = "The execution failed without a response."
+        return problem_response(500, detail, execution=execution.id)
+
+    if record.body is None:
+        detail = "The response was too big to store."
+        return problem_response(507, detail, execution=execution.id)
+
+    return stored_response(record, record.body)
+
+
+def later_response(
+    state: State,
+    options: Options,
+    patience: Patience | None,
+    execution: Execution,
+    steps: cabc.Sequence[StepRecord],
+) -> Response:
+    """Wait as long as the client will, then give the final response or a promise.
+
+    :param patience: what the client said, if there is one
+    :param execution: what is known of it by now
+    :param steps: its steps by now
+    """
+    held = execution if patience is None else patience.hold(state, execution)
+
+    with contextlib.suppress(JournalUnavailable):
+        if held.ended:
+            return final_response(state, held)
+
+        if held is not execution:
+            steps = state.store.newest_steps(held.id, MAX_STEPS)
+            execution = held
+
+    return promise(options, execution, steps)
+
+
+def promise(
+    options: Options, execution: Execution, steps: cabc.Sequence[StepRecord]
+) -> Response:
+    """Answer that the execution goes on later."""
+    pending = options.pending
+    redirect = pending == "redirect" or (not pending and prefers_html(request))
+    return accepted(execution, steps, redirect)
+
+
+def link_this_answer(execution_id: str) -> None:
+    """Have the answer to this request name an execution, whoever makes it."""
+    url = status_url(execution_id)
+
+    def link(response: Response) -> Response:
+        link_status(response, execution_id, url)
+        return response
+
+    after_this_request(link)

@@ -1,0 +1,194 @@
+"""Requests that are one: the ``Idempotency-Key`` and its scope.
+
+The header is that of draft-ietf-httpapi-idempotency-key-header: a string of RFC
+9651, in quotes. Many clients send it without them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import typing as t
+
+from flask import Flask
+from flask import Request
+from flask import request
+from werkzeug.exceptions import HTTPException
+from werkzeug.sansio import multipart
+
+from .errors import IdempotencyError
+from .options import Idempotency
+from .problems import Problem
+from .records import RequestKey
+from .records import RequestRecord
+
+HEADER = "Idempotency-Key"
+REPLAYED = "Idempotent-Replayed"
+
+MAX_LENGTH = 255
+"""Most characters of a key."""
+
+_QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"[ \t]*(?:;[ -~]*)?')
+_BARE = re.compile(r"[!#-+\--~]+")
+"""What can be seen, but no quotes, and no comma: two headers arrive as one."""
+
+
+def find_key(
+    app: Flask,
+    policy: Idempotency,
+    endpoint: str,
+    record: RequestRecord,
+    identity: bytes | None,
+) -> RequestKey | None:
+    """Give what tells that the current request is the same as another, if it says so.
+
+    :param identity: whose it is
+    :raises Problem: 400 if the key is missing or no good
+    :raises IdempotencyError: if the endpoint's function finds none
+    """
+    if policy == "off":
+        return None
+
+    if callable(policy):
+        value = _call(app, policy, endpoint)
+    else:
+        value = _from_header(policy)
+
+    if value is None:
+        return None
+
+    who = _who(identity)
+    parts = [app.name, endpoint, *who, value]
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return RequestKey(digest, fingerprint(request, record))
+
+
+def start_key(
+    app: Flask, endpoint: str, value: str, record: RequestRecord
+) -> RequestKey:
+    """Give the same for an execution that no client begins."""
+    parts = [app.name, endpoint, "start", "", check_key(value)]
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return RequestKey(digest, record.digest)
+
+
+def _from_header(policy: t.Any) -> str | None:
+    header = request.headers.get(HEADER)
+
+    if header is not None:
+        return parse_key(header)
+
+    if policy == "required":
+        raise Problem(400, f"This request needs an {HEADER} header.")
+
+    return None
+
+
+def parse_key(header: str) -> str:
+    """Read the header: a string in quotes, or bare.
+
+    :raises Problem: 400 if it is neither
+    """
+    text = header.strip(" \t")
+
+    if found := _QUOTED.fullmatch(text):
+        return check_key(re.sub(r"\\(.)", r"\1", found[1]))
+
+    if not _BARE.fullmatch(text):
+        raise Problem(
+            400,
+            f'The {HEADER} header is one string of ASCII characters, as in "8e03978e".',
+        )
+
+    return check_key(text)
+
+
+def check_key(value: str) -> str:
+    """Make sure that a key is neither empty nor too long.
+
+    :raises Problem: 400 if it is
+    """
+    if not 0 < len(value) <= MAX_LENGTH:
+        raise Problem(400, f"An idempotency key has 1 to {MAX_LENGTH} characters.")
+
+    return value
+
+
+def _call(app: Flask, function: t.Any, endpoint: str) -> str | None:
+    try:
+        value = app.ensure_sync(function)()
+    except HTTPException:
+        # The request is no good, as when ``request.json`` is none.
+        raise
+    except Exception as error:
+        raise IdempotencyError(
+            f'The idempotency function of endpoint "{endpoint}" raised'
+            f" {type(error).__name__}: {error}. Let it return None for requests that"
+            " have no key."
+        ) from error
+
+    if value is not None and not isinstance(value, str):
+        raise IdempotencyError(
+            f'The idempotency function of endpoint "{endpoint}" returned'
+            f" {value!r:.80}: it must be a string, or None if there is no key."
+        )
+
+    return value if value is None else check_key(value)
+
+
+def _who(identity: bytes | None) -> tuple[str, str]:
+    """Tell whose key it is: the identity's, else that of the credentials."""
+    if identity is not None and identity != b"null":
+        return "identity", identity.decode("latin-1")
+
+    credentials = request.headers.get("Authorization", "")
+    return "authorization", hashlib.sha256(credentials.encode()).hexdigest()
+
+
+def fingerprint(request: Request, record: RequestRecord) -> str:
+    """Give a digest of method, path, query and body.
+
+    Of a form with files it is that of its parts: the boundary between them is
+    another each time.
+    """
+    if request.mimetype != "multipart/form-data":
+        return record.digest
+
+    try:
+        parts = _parts(request.mimetype_params["boundary"], record.body)
+    except (KeyError, ValueError):
+        return record.digest
+
+    environ = request.environ
+    names = ("REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING")
+    head = [str(environ.get(name, "")) for name in names]
+    return hashlib.sha256(json.dumps([head, parts]).encode()).hexdigest()
+
+
+def _parts(boundary: str, body: bytes) -> list[list[t.Any]]:
+    """List the parts: names, file names, content types, digests.
+
+    :raises ValueError: if the body is none of this kind
+    """
+    decoder = multipart.MultipartDecoder(boundary.encode("latin-1"))
+    decoder.receive_data(body)
+    decoder.receive_data(None)
+    parts: list[list[t.Any]] = []
+    content = hashlib.sha256()
+
+    while not isinstance(event := decoder.next_event(), multipart.Epilogue):
+        if isinstance(event, multipart.NeedData):
+            raise ValueError("The body ends too soon.")
+
+        if isinstance(event, multipart.Field | multipart.File):
+            name = getattr(event, "filename", None)
+            parts.append([event.name, name, event.headers.get("Content-Type")])
+            content = hashlib.sha256()
+        elif isinstance(event, multipart.Data):
+            content.update(event.data)
+
+            if not event.more_data:
+                parts[-1].append(content.hexdigest())
+
+    return parts

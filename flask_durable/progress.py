@@ -1,0 +1,103 @@
+"""SQL for those who watch: lines of progress, and what changed in the journal."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import sqlite
+
+from .database import Database
+from .ids import new_nonce
+from .records import Event
+from .records import StepRecord
+from .sql import db_now
+from .sql import param
+from .statements import column_param
+from .statements import lock_topic
+from .statements import Select
+from .statements import STEP_COLUMNS
+from .store import Store
+from .tables import events
+from .tables import steps as s
+
+MAX_LINES = 1_000
+"""Lines that are read at a time."""
+
+
+def progress_topic(execution_id: str) -> str:
+    """Name what an execution's lines of progress are stored under."""
+    return json.dumps([execution_id, "progress"])
+
+
+class Progress:
+    """What an execution lets its watchers know beside its journal."""
+
+    def __init__(self, store: Store) -> None:
+        prepare = store.database.prepare
+        self._store = store
+        self._insert = prepare(_insert(store.database))
+        self._lines = prepare(_lines())
+        self._changed = prepare(_changed())
+
+    def say(self, execution_id: str, data: bytes) -> None:
+        """Store a line; nobody is woken by it."""
+        topic = progress_topic(execution_id)
+        self._store.ask(self._insert, topic=topic, dedup=f"~{new_nonce()}", data=data)
+
+    def lines(self, execution_id: str, after: int) -> list[Event]:
+        """Read the lines that follow one, oldest first."""
+        topic = progress_topic(execution_id)
+        rows = self._store.ask(self._lines, topic=topic, after=after)
+        return [Event(*row) for row in rows]
+
+    def changed_steps(self, execution_id: str, since: float) -> list[StepRecord]:
+        """Read the steps that have no outcome yet, or have had one since a time."""
+        rows = self._store.ask(self._changed, execution_id=execution_id, since=since)
+        return [StepRecord(*row) for row in rows]
+
+
+def _insert(database: Database) -> t.Any:
+    names = (events.c.topic, events.c.dedup, events.c.data)
+    insert = sqlite.insert if database.sqlite else postgresql.insert
+    source = sa.select(*map(column_param, names), db_now())
+
+    if not database.sqlite:
+        # One after the other, so that nobody who has read a line misses one with a
+        # smaller number. The number is drawn after the lock, which the subquery has.
+        locked = lock_topic().subquery("locked")
+        source = source.select_from(locked)
+
+    statement = insert(events).from_select([*names, events.c.created_at], source)
+    key = [events.c.topic, events.c.dedup]
+    return statement.on_conflict_do_nothing(index_elements=key).returning(
+        events.c.number
+    )
+
+
+def _lines() -> Select:
+    return (
+        sa.select(events.c.number, events.c.data)
+        .where(
+            events.c.topic == column_param(events.c.topic),
+            events.c.number > param("after", sa.BigInteger()),
+        )
+        .order_by(events.c.number)
+        .limit(MAX_LINES)
+    )
+
+
+def _changed() -> Select:
+    return (
+        sa.select(*STEP_COLUMNS)
+        .where(
+            s.c.execution_id == param("execution_id", sa.Text()),
+            sa.or_(
+                s.c.finished_at.is_(None),
+                s.c.finished_at >= param("since", sa.Double()),
+            ),
+        )
+        .order_by(s.c.finished_at.nulls_last(), s.c.position)
+    )

@@ -1,0 +1,41 @@
+"""``step.progress``: a line for whoever watches."""
+
+from __future__ import annotations
+
+import json
+import logging
+import typing as t
+
+from .attempt import running_step
+from .attempt import Scope
+
+logger = logging.getLogger(__name__)
+
+MAX_BYTES = 16_384
+"""Most bytes of a line, encoded."""
+
+
+def tell(scope: Scope, message: str, data: dict[str, t.Any]) -> None:
+    """Store a line for those who watch; if that fails, only the log says so.
+
+    What a view says while it walks again through steps that are done has been said.
+    """
+    attempt = scope.attempt
+    running = running_step.get()
+
+    if running is None and attempt.walks_again:
+        return
+
+    step = None if running is None else running.id
+
+    try:
+        line = json.dumps({"message": str(message), "data": data, "step": step})
+
+        if len(line) > MAX_BYTES:
+            raise ValueError(f"it has {len(line)} bytes, more than {MAX_BYTES}")
+
+        attempt.state.progress.say(attempt.id, line.encode())
+    except Exception as error:
+        logger.warning(
+            "A line of progress of execution %s is lost: %s.", attempt.id, error
+        )
