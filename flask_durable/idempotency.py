@@ -18,6 +18,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.sansio import multipart
 
 from .errors import IdempotencyError
+from .errors import KeyTaken
 from .options import Idempotency
 from .problems import Problem
 from .records import RequestKey
@@ -28,6 +29,8 @@ REPLAYED = "Idempotent-Replayed"
 
 MAX_LENGTH = 255
 """Most characters of a key."""
+
+_LENGTH = f"An idempotency key has 1 to {MAX_LENGTH} characters."
 
 _QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"[ \t]*(?:;[ -~]*)?')
 _BARE = re.compile(r"[!#-+\--~]+")
@@ -67,10 +70,30 @@ def find_key(
 def start_key(
     app: Flask, endpoint: str, value: str, record: RequestRecord
 ) -> RequestKey:
-    """Give the same for an execution that no client begins."""
-    parts = [app.name, endpoint, "start", "", check_key(value)]
+    """Give the same for an execution that no client begins.
+
+    :raises ValueError: if it can't be a key
+    """
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_LENGTH:
+        raise ValueError(_LENGTH)
+
+    parts = [app.name, endpoint, "start", "", value]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return RequestKey(digest, record.digest)
+
+
+def begun_before(taken: KeyTaken, fingerprint: str) -> str:
+    """Give the id of the execution that was started with the same key.
+
+    :raises ValueError: if its request was another
+    """
+    if taken.fingerprint != fingerprint:
+        raise ValueError(
+            f"The key was used before for another request, by execution"
+            f" {taken.execution_id}: give each request a key of its own."
+        )
+
+    return taken.execution_id
 
 
 def _from_header(policy: t.Any) -> str | None:
@@ -110,7 +133,7 @@ def check_key(value: str) -> str:
     :raises Problem: 400 if it is
     """
     if not 0 < len(value) <= MAX_LENGTH:
-        raise Problem(400, f"An idempotency key has 1 to {MAX_LENGTH} characters.")
+        raise Problem(400, _LENGTH)
 
     return value
 

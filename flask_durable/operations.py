@@ -10,12 +10,18 @@ from .callbacks import complete
 from .callbacks import send
 from .clock import duration
 from .errors import ControlError
+from .errors import KeyTaken
+from .idempotency import begun_before
+from .idempotency import start_key
 from .ids import new_id
 from .infos import execution_info
 from .infos import ExecutionInfo
 from .new_request import make_request
+from .new_request import NewRequest
+from .options import Options
 from .options import options_of
 from .records import ExecutionStatus
+from .records import RequestKey
 from .signing import check_secret_key
 from .state import opened_state
 from .state import State
@@ -65,6 +71,7 @@ class Operations:
         query: cabc.Mapping[str, t.Any] | None = None,
         json: t.Any = None,
         headers: cabc.Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
     ) -> str:
         """Begin an execution without a client, and give its id.
 
@@ -75,7 +82,10 @@ class Operations:
         :param query: the query's parameters
         :param json: what is sent as JSON
         :param headers: further headers
-        :raises ValueError: if the endpoint is none, or not durable
+        :param idempotency_key: what a second start of the endpoint has as well: it
+            begins nothing, and gives the id of the first
+        :raises ValueError: if the endpoint is none, or not durable, or if the key was
+            used for another request
         """
         app = this_app()
         check_secret_key(app)
@@ -87,17 +97,12 @@ class Operations:
         if options is None:
             raise ValueError(f'The endpoint "{request.endpoint}" is not durable.')
 
-        execution_id = new_id()
-        state.store.start(
-            execution_id,
-            request.endpoint,
-            request.record,
-            None,
-            options.on_failure is not None,
-            options.deadline_seconds,
-        )
-        state.wake(0.0)
-        return execution_id
+        key = None
+
+        if idempotency_key is not None:
+            key = start_key(app, request.endpoint, idempotency_key, request.record)
+
+        return _start(state, request, options, key)
 
     def cancel(self, execution_id: str) -> None:
         """Have an execution end: a running one at its next step, others at once.
@@ -186,3 +191,25 @@ class Operations:
 
 def _state() -> State:
     return opened_state(this_app())
+
+
+def _start(
+    state: State, request: NewRequest, options: Options, key: RequestKey | None
+) -> str:
+    execution_id = new_id()
+
+    try:
+        state.store.start(
+            execution_id,
+            request.endpoint,
+            request.record,
+            None,
+            options.on_failure is not None,
+            options.deadline_seconds,
+            key=key,
+        )
+    except KeyTaken as taken:
+        return begun_before(taken, request.record.digest)
+
+    state.wake(0.0)
+    return execution_id

@@ -311,6 +311,15 @@ def test_nobody_approves(load: Load) -> None:
     assert drive.finish(client.post("/expenses", json=claim)).status_code == 504
 
 
+def test_a_webhook_ships_once(load: Load, capsys: pytest.CaptureFixture[str]) -> None:
+    """However often it is delivered."""
+    _, client, _ = load("webhook")
+    event = {"id": "evt_1", "order": "7"}
+    answers = [client.post("/hooks/paid", json=event) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [204, 204, 204]
+    assert capsys.readouterr().out.count("shipping 7") == 1
+
+
 def test_a_proxys_address_stays_through_a_replay(load: Load) -> None:
     """Links and the replayed request have the address that the client used."""
     _, client, drive = load("behind_proxy")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections.abc as cabc
+import types
+import typing as t
 import weakref
 
 import pytest
@@ -14,6 +16,7 @@ from flask_durable import gunicorn
 from flask_durable import state as states
 from flask_durable.dispatch_thread import ThreadDispatcher
 from flask_durable.state import get_state
+from flask_durable.watchers import watchers
 
 
 @pytest.fixture
@@ -69,6 +72,32 @@ def test_a_worker_that_exits_closes_all_its_apps(
 def test_a_worker_that_served_nothing_exits(worker_apps: list[Flask]) -> None:
     """Its journals were never opened."""
     gunicorn.worker_exit(None, None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "threads"),
+    [
+        ({}, 1),
+        ({"threads": 8}, 8),
+        ({"worker_class": "gthread", "threads": 4}, 4),
+        ({"worker_class": "gevent", "worker_connections": 50}, 50),
+    ],
+)
+def test_a_worker_tells_how_many_requests_it_serves(
+    worker_apps: list[Flask],
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, t.Any],
+    threads: int,
+) -> None:
+    """Half of them may watch."""
+    config = pytest.importorskip("gunicorn.config").Config()
+
+    for name, value in settings.items():
+        config.set(name, value)
+
+    monkeypatch.setattr(watchers, "server_threads", None)
+    gunicorn.post_worker_init(types.SimpleNamespace(cfg=config))
+    assert watchers.server_threads == threads
 
 
 def test_gunicorn_knows_the_hooks() -> None:

@@ -520,3 +520,43 @@ def test_a_key_costs_no_statement(shop: Shop, drive: Drive) -> None:
         shop.post()
 
     assert seen == ["INSERT", "SELECT", "SELECT", "SELECT"]
+
+
+# durable.start
+
+
+def test_two_starts_with_one_key_are_one(shop: Shop, drive: Drive) -> None:
+    """As those of cron on two machines."""
+    with shop.app.app_context():
+
+        def start(**options: t.Any) -> str:
+            return shop.durable.start("orders", json={"day": 1}, **options)
+
+        first = start(idempotency_key="monday")
+        assert start(idempotency_key="monday") == first
+        assert start(idempotency_key="tuesday") != first
+        assert start() != first
+
+        with pytest.raises(ValueError, match=f"another request, by execution {first}"):
+            shop.durable.start("orders", json={}, idempotency_key="monday")
+
+        with pytest.raises(ValueError, match="1 to 255 characters"):
+            start(idempotency_key="")
+
+    assert drive.run_due() == 3
+
+
+def test_the_command_takes_a_key(shop: Shop) -> None:
+    """It prints the id of the first."""
+    runner = shop.app.test_cli_runner()
+    command = ["durable", "start", "orders", "--key", "monday"]
+    first, again = (runner.invoke(args=command) for _ in range(2))
+    assert (first.exit_code, again.output) == (0, first.output)
+
+
+def test_a_client_does_not_meet_what_was_started(shop: Shop) -> None:
+    """Its keys are others."""
+    with shop.app.app_context():
+        shop.durable.start("orders", idempotency_key="8e03978e")
+
+    assert shop.post().status_code == 201

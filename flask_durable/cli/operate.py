@@ -111,14 +111,21 @@ def _until(info: ExecutionInfo) -> str:
     metavar="NAME=VALUE",
     help="A variable of the endpoint's rule.",
 )
+@click.option("--key", help="Of several starts with one key the first begins one.")
 @click.option("--wait", is_flag=True, help="Wait for its end; exit 1 if it failed.")
 @with_appcontext
 @reports_errors
-def start(endpoint: str, body: str | None, values: tuple[str, ...], wait: bool) -> None:
+def start(
+    endpoint: str,
+    body: str | None,
+    values: tuple[str, ...],
+    key: str | None,
+    wait: bool,
+) -> None:
     """Begin an execution of an endpoint, and print its id."""
     given = dict(_pair(value) for value in values)
     data = None if body is None else _parse(body)
-    execution_id = durable.start(endpoint, values=given, json=data)
+    execution_id = durable.start(endpoint, values=given, json=data, idempotency_key=key)
     click.echo(execution_id)
 
     if wait:

@@ -19,6 +19,7 @@ import requests
 from .. import servers
 from ..processes import Gunicorn
 from ..processes import wait_until
+from ..processes import Worker
 from ..test_stream import Message
 from ..test_stream import parse
 
@@ -249,3 +250,26 @@ def test_a_sync_worker_has_no_place_for_watchers(tmp_path: pathlib.Path) -> None
         stream = clients.get(answer.json()["events_url"])
         assert stream.text.startswith("retry: 5000\n")
         assert parse(stream.text)[0].event == "execution"
+
+
+def test_with_rq_a_worker_runs_what_is_answered_at_once(
+    tmp_path: pathlib.Path, database_url: str, redis_url: str
+) -> None:
+    """And the client that waits is told by the database."""
+    env = {
+        "FLASK_SECRET_KEY": "tests",
+        "FLASK_DURABLE_DATABASE_URL": database_url,
+        "FLASK_DURABLE_REDIS_URL": redis_url,
+    }
+    options: dict[str, t.Any] = {"worker_class": "gthread", "threads": 4}
+
+    with Gunicorn(APP, tmp_path, env=env, **options) as server:
+        clients = Clients(server)
+        headers = {"Prefer": "respond-async, wait=20", "Idempotency-Key": "rq"}
+
+        with Worker(APP, tmp_path, env=env):
+            answers = [clients.post("/naps/rq", headers=headers) for _ in range(2)]
+
+    assert [answer.json() for answer in answers] == [{"charged": "rq"}] * 2
+    assert "Idempotent-Replayed" in answers[1].headers
+    assert clients.calls("rq") == 1
