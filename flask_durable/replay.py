@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import typing as t
 
 from flask import Flask
@@ -31,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 AWAY = "is replayed later: the journal can't be reached"
 """What becomes of an execution while the journal is away."""
+
+UNREACHED_BACKOFF = 5.0
+"""Longest wait before a server that can't be reached is tried again, in seconds."""
 
 MAX_REFUSALS = 10
 """How often the app may turn a replay away before the execution fails."""
@@ -157,7 +161,8 @@ def _settle(state: State, execution_id: str, attempt: int, answer: Answer) -> st
     if refused and execution.refusals + 1 >= MAX_REFUSALS:
         return _refuse(state, execution_id, attempt, answer)
 
-    delay = max(1.0, backoff(execution.rejections + 2))
+    limit = UNREACHED_BACKOFF if answer.broken else math.inf
+    delay = min(limit, max(1.0, backoff(execution.rejections + 2)))
 
     if state.upkeep.reject(execution_id, attempt - 1, delay, refused):
         logger.warning(

@@ -118,7 +118,7 @@ def send_over_http(config: Config, record: RequestRecord, ticket: str) -> Answer
     except (requests.Timeout, urllib3.exceptions.TimeoutError):
         return Answer(None, f"nothing within {config.replay_timeout:g} s")
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        return Answer(None, f"by a broken connection ({error})", broken=True)
+        return Answer(None, f"by a broken connection ({_cause(error)})", broken=True)
 
 
 class _LetGo(BaseException):
@@ -154,6 +154,14 @@ def _without_defaults() -> dict[str, str]:
     from urllib3.util import SKIP_HEADER
 
     return dict.fromkeys(("Accept-Encoding", "User-Agent"), SKIP_HEADER)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Give what was wrong in the first place; the rest are wrappings."""
+    while error.__context__ is not None:
+        error = error.__context__
+
+    return error
 
 
 def _response(found: requests.Response, limit: int) -> Response:

@@ -72,13 +72,16 @@ def read_ticket(app: Flask, value: str) -> Ticket | str:
     """Give the ticket, or a sentence that says why it is no good."""
     try:
         *fields, made_at = _serializer(app, "replay").loads(value)
+        ticket = Ticket(*fields)
     except BadSignature:
         return "its signature is not ours"
+    except TypeError:
+        return "it is of another version"
 
     if not -TICKET_SKEW <= clock.now() - made_at <= TICKET_AGE:
         return EXPIRED
 
-    return Ticket(*fields)
+    return ticket
 
 
 def check_secret_key(app: Flask) -> None:

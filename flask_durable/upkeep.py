@@ -8,6 +8,7 @@ import typing as t
 import sqlalchemy as sa
 
 from .database import Database
+from .errors import ExecutionNotFound
 from .follow_ups import FollowUps
 from .ids import new_nonce
 from .records import Due
@@ -101,7 +102,10 @@ class Upkeep:
 
     def _end(self, statement: Statement, /, **values: t.Any) -> bool:
         """End an execution, and do what follows."""
-        execution = self._store.execution(values["execution_id"])
+        try:
+            execution = self._store.execution(values["execution_id"])
+        except ExecutionNotFound:
+            return False
 
         def work(connection: sa.Connection) -> bool:
             with self._store.database.transaction(connection):

@@ -48,7 +48,7 @@ def counted(drive: Drive) -> cabc.Iterator[list[str]]:
     seen: list[str] = []
 
     def add(*arguments: t.Any) -> None:
-        seen.append(arguments[2].split()[0])
+        seen.append(arguments[2].split()[0].strip(";"))
 
     engine = drive.state.store.database.engine
     event.listen(engine, "before_cursor_execute", add)

@@ -18,7 +18,7 @@ NO_REDIS: list[t.Any] = [
     "",
     "localhost:6379",
     "http://h",
-    "redis://h:0",
+    "redis://h:x",
     "redis//h",
     5,
 ]

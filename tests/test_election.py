@@ -41,7 +41,9 @@ class Bench:
 
     def candidate(self, name: str) -> Election:
         """Make a process's part in the choice."""
-        state = types.SimpleNamespace(owner=name, store=self.state.store)
+        state = types.SimpleNamespace(
+            config=self.state.config, owner=name, store=self.state.store
+        )
         return Election(t.cast(State, state))
 
     def pass_time(self, seconds: float) -> None:
