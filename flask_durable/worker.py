@@ -161,6 +161,7 @@ def run_child(app: Flask, burst: bool) -> None:
     rq = state.config.redis_url is not None
     child = _Rq(app, state, burst) if rq else _Embedded(app, state, burst)
     child.listen()
+    logger.info("Process %d is ready.", os.getpid())
 
     try:
         child.run()

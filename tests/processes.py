@@ -342,8 +342,8 @@ class Worker(Process):
         super().__init__([sys.executable, "-m", *command, count, *options], cwd, env)
 
     def ready(self) -> bool:
-        """Tell whether all children are there."""
-        return len(self.children()) >= self.processes and "Replaying" in self.log()
+        """Tell whether all children have loaded the app."""
+        return self.log().count("is ready.") >= self.processes
 
     def kill_child(self, pid: int) -> None:
         """Kill a child, and wait until it is gone."""

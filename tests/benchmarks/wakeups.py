@@ -15,6 +15,9 @@ from .figures import in_milliseconds
 from .sites import KINDS
 from .sites import site
 
+PACE = 0.05
+"""Seconds between two requests, so that the machine is not the measure."""
+
 SHORTEST, LONGEST = 0.1, 2.5
 """Seconds that an execution sleeps: some less, some longer than a sweeper's look."""
 
@@ -30,6 +33,7 @@ def measure(kind: str, count: int) -> list[float]:
 
 
 def _sleep(found: Shop, order: str, nap: float) -> str:
+    time.sleep(PACE)
     answer = found.post("/sleep", order, nap=nap, seconds=0)
     return answer.headers["Durable-Execution"]
 
