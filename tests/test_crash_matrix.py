@@ -14,6 +14,7 @@ from .processes import ROOT
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_killed_request_is_completed(
     database_url: str, tmp_path: pathlib.Path, shape: str
@@ -25,7 +26,7 @@ def test_a_killed_request_is_completed(
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr
     reports = [json.loads(line) for line in done.stdout.splitlines()]
