@@ -54,10 +54,10 @@ def _url(view: str, execution_id: str, **query: str) -> str:
     return url_for(f"durable.{view}", token=token, _external=True, **query)
 
 
-def status_document(
+def describe_execution(
     execution: Execution, steps: cabc.Sequence[StepRecord]
 ) -> dict[str, t.Any]:
-    """Describe an execution to whoever holds its link; no outputs are in it."""
+    """Describe an execution itself, without its links and steps."""
     return {
         "id": execution.id,
         "endpoint": execution.endpoint,
@@ -67,6 +67,15 @@ def status_document(
         "finished_at": clock.isoformat(execution.finished_at),
         "error_type": error_type(execution),
         "waiting_for": waiting_for(execution, steps),
+    }
+
+
+def status_document(
+    execution: Execution, steps: cabc.Sequence[StepRecord]
+) -> dict[str, t.Any]:
+    """Describe an execution to whoever holds its link; no outputs are in it."""
+    return {
+        **describe_execution(execution, steps),
         "status_url": status_url(execution.id),
         "response_url": response_url(execution.id),
         "events_url": events_url(execution.id),

@@ -24,11 +24,10 @@ from ..records import Event
 from ..records import Execution
 from ..records import StepRecord
 from ..state import State
+from ..status import describe_execution
 from ..status import describe_step
-from ..status import error_type
 from ..status import response_url
 from ..status import status_url
-from ..status import waiting_for
 from ..watchers import watchers
 
 logger = logging.getLogger(__name__)
@@ -156,16 +155,7 @@ class Stream:
     def _of_execution(
         self, execution: Execution, steps: cabc.Sequence[StepRecord]
     ) -> cabc.Iterator[str]:
-        data = {
-            "id": execution.id,
-            "endpoint": execution.endpoint,
-            "status": execution.status,
-            "attempt": execution.attempt,
-            "created_at": clock.isoformat(execution.created_at),
-            "finished_at": clock.isoformat(execution.finished_at),
-            "error_type": error_type(execution),
-            "waiting_for": waiting_for(execution, steps),
-        }
+        data = describe_execution(execution, steps)
 
         if data != self._execution:
             self._execution = data
