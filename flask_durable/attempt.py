@@ -23,6 +23,7 @@ from .errors import NestedStepError
 from .errors import NonDeterminismError
 from .errors import Suspended
 from .heartbeat import Lease
+from .ids import idempotency_key
 from .names import Names
 from .records import Execution
 from .records import StepRecord
@@ -306,13 +307,17 @@ class Scope:
 class RunningStep:
     """What a step's function can know of itself."""
 
-    def __init__(self, step_id: str, attempt: int, idempotency_key: str) -> None:
+    def __init__(self, execution_id: str, step_id: str, attempt: int) -> None:
+        self._execution_id = execution_id
         self.id = step_id
         """The step's id."""
         self.attempt = attempt
         """The number of this try, from 1."""
-        self.idempotency_key = idempotency_key
+
+    @property
+    def idempotency_key(self) -> str:
         """The same for every try of this step of this execution."""
+        return idempotency_key(self._execution_id, self.id)
 
 
 current_scope: contextvars.ContextVar[Scope | None] = contextvars.ContextVar(

@@ -111,7 +111,13 @@ class Beginner(Reader):
     ) -> float | None:
         """Store an execution, unless it is there; give the database's time."""
         self.check()
-        sent = False
+        written = self.commits.write(values["id"], statement.bind(values))
+
+        if written and written[0]:
+            return t.cast(float, written[0][0][0])
+
+        # What may have been committed is looked for, and else done now.
+        sent = written is None
 
         def insert(connection: sa.Connection) -> float | None:
             nonlocal sent
@@ -162,23 +168,23 @@ class Beginner(Reader):
         :param attempt: the new attempt's number
         """
         self.check()
-        nonce = new_nonce()
         key = {"execution_id": execution_id}
+        nonce = new_nonce()
+        values = key | {
+            "attempt": attempt,
+            "owner": owner,
+            "lease": lease,
+            "nonce": nonce,
+        }
+        written = self.commits.write(execution_id, self.sql.claim.bind(values))
 
         def update(connection: sa.Connection) -> Rows:
-            rows = self.sql.claim(
-                connection,
-                attempt=attempt,
-                owner=owner,
-                lease=lease,
-                nonce=nonce,
-                **key,
-            )
+            rows = self.sql.claim(connection, **values)
 
             if not rows and self._wrote(self.sql.nonce(connection, **key), nonce):
                 return self.sql.execution(connection, **key)
 
             return rows
 
-        rows = self.database.run(update)
+        rows = (written and written[0]) or self.database.run(update)
         return Execution(*rows[0]) if rows else None

@@ -49,14 +49,15 @@ class Blobs:
             if _is_blob(column.type)
         }
 
-    def seal(self, values: dict[str, t.Any]) -> dict[str, t.Any]:
+    def seal(self, values: cabc.Mapping[str, t.Any]) -> cabc.Mapping[str, t.Any]:
         """Give the values of parameters as they are stored."""
-        sealed = {
-            name: self._vault.seal(values[name])
-            for name in self._parameters
-            if values.get(name) is not None
-        }
-        return values | sealed if sealed else values
+        for name in self._parameters:
+            value = values[name]
+
+            if value is not None and self._vault.changes(value):
+                values = {**values, name: self._vault.seal(value)}
+
+        return values
 
     def open(self, rows: Rows, values: cabc.Mapping[str, t.Any]) -> Rows:
         """Give rows as they were before they were stored.
@@ -111,23 +112,24 @@ def _is_blob(type_: sa.types.TypeEngine[t.Any]) -> bool:
 
 def _replace(row: t.Any, values: cabc.Mapping[int, bytes]) -> t.Any:
     """Give a row with other values in some places."""
-    return _row_class(row._fields)._make(
+    return row_class(row._fields)._make(
         values.get(place, value) for place, value in enumerate(row)
     )
 
 
 @functools.cache
-def _row_class(names: tuple[str, ...]) -> t.Any:
+def row_class(names: tuple[str, ...]) -> t.Any:
+    """Give the class of rows with these columns."""
     return collections.namedtuple("Row", names, rename=True)
 
 
 def _owner(row: t.Any, values: cabc.Mapping[str, t.Any]) -> str:
     """Name what a row is of, as far as that is known."""
     found = getattr(row, "id", None)
-    execution_id = values.get("p_execution_id", found)
+    execution_id = values.get("execution_id", found)
 
     if execution_id is None:
-        return f"an event of {values.get('p_topic', 'some topic')}"
+        return f"an event of {values.get('topic', 'some topic')}"
 
     if found in (None, execution_id):
         return f"execution {execution_id}"

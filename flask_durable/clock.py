@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import time
 
+_BOOT_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
 
 def now() -> float:
     """Give the time in seconds since the epoch, by this machine's clock."""
@@ -13,10 +15,7 @@ def now() -> float:
 
 def boottime() -> float:
     """Give seconds that never jump and go on while the machine sleeps."""
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-    return time.monotonic()
+    return time.clock_gettime(_BOOT_CLOCK)
 
 
 def sleep(seconds: float) -> None:

@@ -51,6 +51,9 @@ def _a(name: str) -> str:
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 
 
+_to_text = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
 @dataclasses.dataclass(frozen=True)
 class Tag:
     """How one type becomes JSON, and is made from it again."""
@@ -67,6 +70,8 @@ class Codec:
         self._by_type = dict(_TAGS)
         self._by_name = {tag.name: tag for tag in _TAGS.values()}
         self._by_name["!dict"] = Tag("!dict", list, _decode_pairs)
+        # The module's own functions would make a new coder for each value.
+        self._from_text = json.JSONDecoder(object_hook=self._from_object).decode
 
     def register(
         self,
@@ -106,13 +111,11 @@ class Codec:
             error.inside = name if name != error.name else None
             raise
 
-        text = json.dumps(plain, separators=(",", ":"), ensure_ascii=False)
-        return text.encode("utf-8", "surrogatepass")
+        return _to_text(plain).encode("utf-8", "surrogatepass")
 
     def decode(self, data: bytes) -> t.Any:
         """Make a new copy of an encoded value."""
-        text = data.decode("utf-8", "surrogatepass")
-        return json.loads(text, object_hook=self._from_object)
+        return self._from_text(data.decode("utf-8", "surrogatepass"))
 
     def _to_json(self, value: t.Any) -> t.Any:
         cls = type(value)

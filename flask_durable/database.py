@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import collections.abc as cabc
 import contextlib
+import functools
 import logging
 import pathlib
 import sqlite3
 import typing as t
+from contextlib import nullcontext
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -18,6 +20,8 @@ from .config import check_database
 from .config import PREPARE
 from .config import prepare_threshold
 from .errors import JournalUnavailable
+from .file_lock import file_lock
+from .file_lock import FileLock
 from .sql import Statement
 from .vault import Vault
 
@@ -59,6 +63,16 @@ read-only during a failover, prepared statements that a pooler lost or has twice
 T = t.TypeVar("T")
 
 
+class Keeper(t.Protocol):
+    """Keeps a connection of a database for long."""
+
+    def close(self) -> None:
+        """Close it as soon as it is not used."""
+
+    def forget(self) -> None:
+        """Leave it to the parent, after a fork."""
+
+
 class Database:
     """The journal's database, with a connection pool of its own."""
 
@@ -67,8 +81,19 @@ class Database:
         self.vault = Vault()
         self.label = engine.url.render_as_string(hide_password=True)
         self.sqlite = engine.dialect.name == "sqlite"
+        # Statements go to the driver directly, all else through SQLAlchemy.
+        self._driver = engine.dialect.loaded_dbapi
+        self.errors = (exc.DBAPIError, exc.TimeoutError, self._driver.Error)
+        """What a connection and its statements raise."""
+        self._unusable = (
+            exc.OperationalError,
+            exc.InterfaceError,
+            self._driver.OperationalError,
+            self._driver.InterfaceError,
+        )
         self.troubled_at: float | None = None
         """When an error of the connection was last seen, by the boot clock."""
+        self.keepers: list[Keeper] = []
         self._closed = False
 
     @classmethod
@@ -104,7 +129,7 @@ class Database:
 
     def prepare(self, clause: sa.ClauseElement) -> Statement:
         """Compile a statement."""
-        return Statement(clause, self.engine.dialect, self.vault)
+        return Statement(clause, self.engine, self.vault)
 
     def run(
         self,
@@ -129,9 +154,9 @@ class Database:
 
             try:
                 with self.engine.connect() as connection:
-                    return _invalidating(connection, work)
-            except (exc.DBAPIError, exc.TimeoutError) as error:
-                if not _is_outage(error):
+                    return self._invalidating(connection, work)
+            except self.errors as error:
+                if not self.is_outage(error):
                     raise
 
                 self.troubled_at = clock.boottime()
@@ -145,6 +170,40 @@ class Database:
             clock.sleep(pause)
             pause = min(1.0, pause * 2 or FIRST_PAUSE)
 
+    def _invalidating(
+        self, connection: sa.Connection, work: cabc.Callable[..., T]
+    ) -> T:
+        """Do work on a connection that is not used again after an error."""
+        try:
+            return work(connection)
+        except self.errors as error:
+            self.invalidate(connection, error)
+            raise
+
+    def invalidate(self, connection: sa.Connection, error: BaseException) -> None:
+        """Give up a connection after an error, and note whether that broke it."""
+        if isinstance(error, self._driver.Error) and not connection.invalidated:
+            broken = self.engine.dialect.is_disconnect(
+                error, connection.connection.dbapi_connection, None
+            )
+            t.cast(t.Any, error).connection_invalidated = broken
+
+        connection.invalidate()
+
+    def is_outage(self, error: Exception) -> bool:
+        """Tell whether an error says that the database can't be used now."""
+        if isinstance(error, exc.TimeoutError):
+            return True
+
+        cause = getattr(error, "orig", None) or error
+
+        if isinstance(error, self._unusable):
+            message = str(cause)
+            return not ("no such " in message or "syntax error" in message)
+
+        state = getattr(cause, "sqlstate", None)
+        return state in PASSING or getattr(error, "connection_invalidated", False)
+
     @contextlib.contextmanager
     def transaction(
         self, connection: sa.Connection, idle: int | None = None
@@ -153,17 +212,30 @@ class Database:
 
         :param idle: seconds that may pass between two statements, else ``IDLE_LIMIT``
         """
-        self.begin(connection, idle)
+        with self.alone():
+            self.begin(connection, idle)
 
-        try:
-            yield
-        except BaseException:
-            if not connection.invalidated:
-                connection.exec_driver_sql("ROLLBACK")
+            try:
+                yield
+            except BaseException:
+                if not connection.invalidated:
+                    connection.exec_driver_sql("ROLLBACK")
 
-            raise
+                raise
 
-        connection.exec_driver_sql("COMMIT")
+            connection.exec_driver_sql("COMMIT")
+
+    def alone(self) -> t.ContextManager[None]:
+        """Keep other writers of a SQLite file waiting, each for its turn."""
+        lock = self._lock
+        return nullcontext() if lock is None else lock.held(LOCK_TIMEOUT)
+
+    @functools.cached_property
+    def _lock(self) -> FileLock | None:
+        path = self.engine.url.database
+        # A URI has options that say where the file is.
+        by_name = self.sqlite and path and not path.startswith("file:")
+        return file_lock(path) if by_name and path else None
 
     def begin(self, connection: sa.Connection, idle: int | None = None) -> None:
         """Begin a transaction.
@@ -190,10 +262,17 @@ class Database:
     def close(self) -> None:
         """Close all connections; whoever waits for the database gives up."""
         self._closed = True
+
+        for keeper in self.keepers:
+            keeper.close()
+
         self.engine.dispose()
 
     def forget(self) -> None:
         """Leave the parent's connections to the parent, after a fork."""
+        for keeper in self.keepers:
+            keeper.forget()
+
         self.engine.dispose(close=False)
 
 
@@ -254,27 +333,6 @@ def _set_wal(connection: sqlite3.Connection) -> None:
 
 def _no_rows(record: logging.LogRecord) -> bool:
     return record.levelno > logging.DEBUG
-
-
-def _invalidating(connection: sa.Connection, work: cabc.Callable[..., T]) -> T:
-    """Do work on a connection that is not used again after an error."""
-    try:
-        return work(connection)
-    except exc.DBAPIError:
-        connection.invalidate()
-        raise
-
-
-def _is_outage(error: Exception) -> bool:
-    if isinstance(error, exc.TimeoutError):
-        return True
-
-    if isinstance(error, exc.OperationalError | exc.InterfaceError):
-        message = str(error.orig)
-        return not ("no such " in message or "syntax error" in message)
-
-    state = getattr(getattr(error, "orig", None), "sqlstate", None)
-    return state in PASSING or getattr(error, "connection_invalidated", False)
 
 
 def _away(database: Database, error: Exception) -> str:

@@ -52,9 +52,9 @@ class Lease:
     lost: bool = False
     held: bool = False
     """Whether the row says so yet: a lease is noted before it is taken."""
-    tries: dict[str, StepRecord] = dataclasses.field(default_factory=dict)
-    """Running marks by step; each leaves when its try ends or it is written."""
-    began: dict[str, float] = dataclasses.field(default_factory=dict)
+    tries: dict[str, tuple[float, StepRecord]] = dataclasses.field(default_factory=dict)
+    """When each step's try began, by the boot clock, and the mark that shows it; each
+    leaves when the try ends or the mark is written."""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -234,11 +234,8 @@ class Heartbeat:
     def _show_slow_steps(self, lease: Lease) -> None:
         late = clock.boottime() - SLOW_STEP
 
-        for name, began in list(lease.began.items()):
-            step = lease.tries.get(name)
-
-            if step is not None and began < late:
-                lease.began.pop(name, None)
+        for name, (began, step) in list(lease.tries.items()):
+            if began < late and lease.tries.pop(name, None) is not None:
                 self._store.mark_running(lease.execution_id, lease.attempt, step)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections.abc as cabc
-import dataclasses
 import json
 import typing as t
 
@@ -81,10 +80,9 @@ class ChildWaiting(Waiting):
         error, output = self._answer()
 
         if error is None:
-            return dataclasses.replace(step, output=output)
+            return step._replace(output=output)
 
-        return dataclasses.replace(
-            step,
+        return step._replace(
             status="failed",
             output=None,
             error_type=error.type,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections.abc as cabc
-import dataclasses
 import typing as t
 
 from .attempt import Scope
@@ -57,12 +56,10 @@ class PollTries(StepTries):
         now = self.attempt.now()
 
         if self.until is not None and now >= self.until:
-            step = timed_out(dataclasses.replace(self.step, wake_at=self.until), now)
+            step = timed_out(self.step._replace(wake_at=self.until), now)
             self.attempt.record(step)
             return replay_outcome(self.scope, step)
 
         wake_at = min(now + self.every, self.until or now + self.every)
-        mark = dataclasses.replace(
-            self.step, status="waiting", tries=0, wake_at=wake_at
-        )
+        mark = self.step._replace(status="waiting", tries=0, wake_at=wake_at)
         raise self.scope.suspend(wake_at, mark)

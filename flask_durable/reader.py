@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from . import schema
 from .blobs import Rows
+from .commits import Commits
 from .database import Database
 from .errors import ExecutionNotFound
 from .records import Event
@@ -42,6 +43,7 @@ class Reader:
         self.database = database
         self.app = app
         self.sql = Statements(database)
+        self.commits = Commits(database)
         self._create_tables = create_tables
         self._checked = checked
         self._checking = threading.Lock()

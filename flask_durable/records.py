@@ -82,9 +82,8 @@ class ResponseRecord:
     body: bytes | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class StepRecord:
-    """A line of the journal."""
+class StepRecord(t.NamedTuple):
+    """A line of the journal; a tuple, since each step makes several."""
 
     id: str
     kind: str

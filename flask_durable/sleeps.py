@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections.abc as cabc
-import dataclasses
 import typing as t
 
 from .attempt import Attempt
@@ -32,7 +31,7 @@ def run_sleep(scope: Scope, step_id: str, until: cabc.Callable[[], float]) -> No
         raise scope.suspend(wake_at, None if found else step)
 
     attempt.ensure_lease()
-    attempt.record(dataclasses.replace(step, status="completed", finished_at=now))
+    attempt.record(step._replace(status="completed", finished_at=now))
 
 
 def _first(attempt: Attempt, name: str, wake_at: float) -> StepRecord:

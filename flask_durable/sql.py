@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections.abc as cabc
+import logging
 import typing as t
 
 import sqlalchemy as sa
@@ -10,6 +12,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from .blobs import Blobs
+from .blobs import row_class
 from .blobs import Rows
 from .vault import Vault
 
@@ -34,39 +37,116 @@ def _postgresql_now(element: db_now, compiler: t.Any, **options: t.Any) -> str:
 
 
 class Statement:
-    """A Core statement that is compiled once for a dialect."""
+    """A Core statement that is compiled once for a dialect.
 
-    def __init__(self, clause: sa.ClauseElement, dialect: sa.Dialect, vault: Vault):
+    It goes to the driver directly: SQLAlchemy's own way costs a multiple of that.
+    Where somebody listens to the engine, as tools do that trace queries, it goes
+    that way.
+    """
+
+    def __init__(self, clause: sa.ClauseElement, engine: sa.Engine, vault: Vault):
         compiled = t.cast(
             SQLCompiler,
             clause.compile(
-                dialect=dialect, compile_kwargs={"render_postcompile": True}
+                dialect=engine.dialect, compile_kwargs={"render_postcompile": True}
             ),
         )
-        self._text = compiled.string
-        self._defaults = dict(compiled.params)
+        self.text = compiled.string
+        params = dict(compiled.params)
+        self._binds = {bind: bind[2:] for bind in params if bind.startswith("p_")}
+        self._names = set(self._binds.values())
+        self._constants = {b: params[b] for b in params if b not in self._binds}
         self._order = compiled.positiontup if compiled.positional else None
-        self._names = {name for name in self._defaults if name.startswith("p_")}
-        types = {name: compiled.binds[name].type for name in self._names}
+        self._only_names = None
+
+        if self._order is not None and not self._constants:
+            self._only_names = [self._binds[bind] for bind in self._order]
+
+        types = {self._binds[bind]: compiled.binds[bind].type for bind in self._binds}
         self._blobs = Blobs(vault, clause, types)
+        self._row: t.Any = None
 
     def __call__(self, connection: sa.Connection, **values: t.Any) -> Rows:
         """Run the statement and give all rows that it returns.
 
         :param values: the values of the parameters made by :func:`param`
         """
-        given = {f"p_{key}": value for key, value in values.items()}
+        return self.bind(values).run(connection)
 
-        if given.keys() != self._names:
-            raise TypeError(f"needs {self._names}, got {given.keys()}: {self._text}")
+    def bind(self, values: cabc.Mapping[str, t.Any]) -> Bound:
+        """Give the statement its values.
 
-        parameters: t.Any = self._defaults | self._blobs.seal(given)
+        :raises TypeError: if they are for others than its parameters
+        """
+        if values.keys() != self._names:
+            raise TypeError(f"needs {self._names}, got {values.keys()}: {self.text}")
 
-        if self._order is not None:
-            parameters = tuple(parameters[name] for name in self._order)
+        return Bound(self, values, self._parameters(self._blobs.seal(values)))
 
-        rows = connection.exec_driver_sql(self._text, parameters).all()
+    def _parameters(self, values: cabc.Mapping[str, t.Any]) -> t.Any:
+        """Give what the driver takes."""
+        if self._only_names is not None:
+            return tuple([values[name] for name in self._only_names])
+
+        named = {bind: values[name] for bind, name in self._binds.items()}
+
+        if self._constants:
+            named |= self._constants
+
+        return named if self._order is None else tuple(map(named.get, self._order))
+
+    def open(self, rows: Rows, given: cabc.Mapping[str, t.Any]) -> Rows:
+        """Give rows as they were before they were stored."""
         return self._blobs.open(rows, given)
+
+    def row(self, cursor: t.Any) -> t.Any:
+        """Give what makes a row of a driver's tuple."""
+        if self._row is None:
+            names = tuple(column[0] for column in cursor.description)
+            self._row = row_class(names)._make
+
+        return self._row
+
+
+class Bound:
+    """A statement with values."""
+
+    __slots__ = ("_given", "_parameters", "_statement")
+
+    def __init__(self, statement: Statement, given: t.Any, parameters: t.Any) -> None:
+        self._statement = statement
+        self._given = given
+        self._parameters = parameters
+
+    def run(self, connection: sa.Connection) -> Rows:
+        """Run it and give its rows."""
+        if is_observed(connection.engine):
+            text = self._statement.text
+            rows = connection.exec_driver_sql(text, self._parameters).all()
+            return self._statement.open(rows, self._given)
+
+        return self.rows(self.execute(connection.connection))
+
+    def execute(self, driver: t.Any) -> t.Any:
+        """Send it by a driver's connection, and give the cursor."""
+        cursor = driver.cursor()
+        cursor.execute(self._statement.text, self._parameters)
+        return cursor
+
+    def rows(self, cursor: t.Any) -> Rows:
+        """Give the rows that a driver's cursor has."""
+        make = self._statement.row(cursor)
+        rows = [make(row) for row in cursor.fetchall()]
+        return self._statement.open(rows, self._given)
+
+
+def is_observed(engine: sa.Engine) -> bool:
+    """Tell whether somebody listens to an engine's statements, or logs them."""
+    return bool(
+        engine.dispatch.before_cursor_execute
+        or engine.dispatch.after_cursor_execute
+        or engine.logger.isEnabledFor(logging.INFO)
+    )
 
 
 def param(name: str, type_: sa.types.TypeEngine[t.Any]) -> sa.ColumnElement[t.Any]:

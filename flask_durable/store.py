@@ -6,10 +6,12 @@ import collections.abc as cabc
 import dataclasses
 import math
 import typing as t
+from contextlib import nullcontext
 
 import sqlalchemy as sa
 
 from .beginner import Beginner
+from .blobs import Rows
 from .errors import JournalLostError
 from .errors import JournalUnavailable
 from .errors import LeaseLostError
@@ -20,6 +22,7 @@ from .records import ResponseRecord
 from .records import StepRecord
 from .records import Wait
 from .shared import shared_transaction
+from .sql import Bound
 
 OUTAGE_PATIENCE = 30.0
 """Seconds for which an attempt's writes wait for a database that is away."""
@@ -47,23 +50,17 @@ class Store(Beginner):
         :raises LeaseLostError: if another attempt took over
         :raises JournalLostError: if the database stays away
         """
-        nonce = new_nonce()
-        values = _step_values(step) | {"attempt": attempt}
+        values = step._asdict()
+        values["execution_id"] = execution_id
+        values["attempt"] = attempt
+        values["nonce"] = nonce = new_nonce()
 
-        asked = False
+        def wrote(connection: sa.Connection) -> bool:
+            return self._wrote_step(connection, execution_id, step.id, nonce)
 
-        def insert(connection: sa.Connection) -> bool:
-            nonlocal asked
-            rows = self.sql.record(
-                connection, execution_id=execution_id, nonce=nonce, **values
-            )
-            asked = bool(rows and rows[0][1])
-            return bool(rows) or self._wrote_step(
-                connection, execution_id, step.id, nonce
-            )
-
-        self._fenced(insert, execution_id, attempt)
-        return asked
+        bound = self.sql.record.bind(values)
+        rows = self._commit(execution_id, attempt, wrote, bound)
+        return bool(rows and rows[0][1])
 
     def transact(
         self,
@@ -96,7 +93,7 @@ class Store(Beginner):
 
                 ensure_open()
                 done.append(step)
-                values = _step_values(step) | {"attempt": attempt, "nonce": nonce}
+                values = step._asdict() | {"attempt": attempt, "nonce": nonce}
                 # Last, so that the execution's row is locked for a moment only.
                 rows = self.sql.record(connection, execution_id=execution_id, **values)
 
@@ -145,37 +142,43 @@ class Store(Beginner):
         :param waits: the events that it waits for
         """
         nonce = new_nonce()
-        key = {"execution_id": execution_id, "attempt": attempt}
+        key = {"execution_id": execution_id, "attempt": attempt, "nonce": nonce}
+        values = key | {
+            "ready_at": None if math.isinf(ready_at) else ready_at,
+            "errors": errors,
+            "error": error,
+        }
+        # The execution comes first: who writes steps locks it as well.
+        marks = [self.sql.mark.bind(mark._asdict() | key)] if mark else []
+        topics = sorted(waits, key=lambda wait: wait.topic)
 
-        def update(connection: sa.Connection) -> bool:
+        def wrote(connection: sa.Connection) -> bool:
+            return self._wrote_execution(connection, execution_id, nonce)
+
+        if not topics:
+            update = self.sql.suspend.bind(values | {"wakes": wakes})
+            self._commit(execution_id, attempt, wrote, update, *marks)
+            return
+
+        def work(connection: sa.Connection) -> bool:
             with self.database.transaction(connection):
-                there = self._any_event(connection, waits)
-                rows = self.sql.suspend(
-                    connection,
-                    # A number that no counter has says that it was woken.
-                    wakes=-1 if there else wakes,
-                    ready_at=None if math.isinf(ready_at) else ready_at,
-                    errors=errors,
-                    error=error,
-                    nonce=nonce,
-                    **key,
-                )
+                # A number that no counter has says that it was woken.
+                woken = -1 if self._any_event(connection, topics) else wakes
+                rows = self.sql.suspend(connection, wakes=woken, **values)
 
-                # The execution comes first: who writes steps locks it as well.
-                if rows and mark is not None:
-                    values = _step_values(mark) | key
-                    self.sql.mark(connection, nonce=nonce, **values)
+                for bound in marks:
+                    bound.run(connection)
 
-            return bool(rows) or self._wrote_execution(connection, execution_id, nonce)
+            return bool(rows) or wrote(connection)
 
-        self._fenced(update, execution_id, attempt)
+        self._fenced(work, execution_id, attempt)
 
     def _any_event(self, connection: sa.Connection, waits: cabc.Iterable[Wait]) -> bool:
         """Tell whether one of several events is there; no other can come until we
         commit, by which senders see that it is waited for."""
         found = False
 
-        for wait in sorted(waits, key=lambda wait: wait.topic):
+        for wait in waits:
             self.lock_topic(connection, wait.topic)
             values = dataclasses.asdict(wait)
             found = bool(self.sql.any_event(connection, **values)) or found
@@ -206,33 +209,64 @@ class Store(Beginner):
         :param parent: the execution and the step that began it, if any did
         """
         nonce = new_nonce()
-
-        def finish(connection: sa.Connection) -> bool:
-            rows = self.sql.finish(
-                connection,
-                execution_id=execution_id,
-                attempt=attempt,
-                status=status,
-                nonce=nonce,
+        bound = self.sql.finish.bind(
+            {
+                "execution_id": execution_id,
+                "attempt": attempt,
+                "status": status,
+                "nonce": nonce,
                 **response_values(response, error),
-            )
+            }
+        )
 
-            if rows and follow_up is not None:
-                follow_up(connection, EndedRow(*rows[0]))
+        def wrote(connection: sa.Connection) -> bool:
+            return self._wrote_execution(connection, execution_id, nonce)
 
-            return bool(rows)
+        if follow_up is None:
+            self._commit(execution_id, attempt, wrote, bound)
+            return
 
-        def update(connection: sa.Connection) -> bool:
-            if follow_up is None:
-                done = finish(connection)
-            else:
-                with self.database.transaction(connection):
-                    follow_up.lock(connection, *parent)
-                    done = finish(connection)
+        def work(connection: sa.Connection) -> bool:
+            with self.database.transaction(connection):
+                follow_up.lock(connection, *parent)
+                rows = bound.run(connection)
 
-            return done or self._wrote_execution(connection, execution_id, nonce)
+                if rows:
+                    follow_up(connection, EndedRow(*rows[0]))
 
-        self._fenced(update, execution_id, attempt)
+            return bool(rows) or wrote(connection)
+
+        self._fenced(work, execution_id, attempt)
+
+    def _commit(
+        self,
+        execution_id: str,
+        attempt: int,
+        wrote: cabc.Callable[[sa.Connection], bool],
+        *bounds: Bound,
+    ) -> Rows:
+        """Commit statements of which the first is fenced, and give its rows.
+
+        :param wrote: tells whether that was done before, its answer lost
+        """
+        written = self.commits.write(execution_id, *bounds)
+
+        if written and written[0]:
+            return written[0]
+
+        found: Rows = []
+
+        def work(connection: sa.Connection) -> bool:
+            nonlocal found
+            single = len(bounds) == 1
+
+            with nullcontext() if single else self.database.transaction(connection):
+                found = [bound.run(connection) for bound in bounds][0]
+
+            return bool(found) or wrote(connection)
+
+        self._fenced(work, execution_id, attempt)
+        return found
 
     def _fenced(
         self,
@@ -264,10 +298,6 @@ def _fence_error(execution_id: str, attempt: int) -> LeaseLostError:
         f"Attempt {attempt} of execution {execution_id} ends: another attempt"
         " took over, or the execution has ended."
     )
-
-
-def _step_values(step: StepRecord) -> dict[str, t.Any]:
-    return {name: getattr(step, name) for name in StepRecord.__dataclass_fields__}
 
 
 def response_values(

@@ -41,11 +41,16 @@ def are_greenlets() -> bool:
     return _patched() is not None
 
 
+def native_lock() -> t.Any:
+    """Make a lock for native threads and others; who waits for it holds the hub."""
+    return _original("allocate_lock")()
+
+
 class Bell:
     """Wakes one native thread; ringing never blocks."""
 
     def __init__(self) -> None:
-        self._lock = _original("allocate_lock")()
+        self._lock = native_lock()
         self._lock.acquire()
 
     def ring(self) -> None:

@@ -43,8 +43,7 @@ class TransactionTries(StepTries):
         self._transaction = call
 
     def _try(self) -> t.Any:
-        with self._running():
-            return self.attempt.transact(self._work).output
+        return self._running(self.attempt.transact, self._work).output
 
     def _work(self, connection: sa.Connection) -> StepRecord:
         value = self._call(self._transaction, connection)

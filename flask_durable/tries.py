@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import collections.abc as cabc
-import contextlib
-import dataclasses
 import logging
 import typing as t
 
@@ -23,7 +21,6 @@ from .errors import StepOutputError
 from .errors import WaitTimeoutError
 from .httperrors import http_error
 from .httperrors import http_parts
-from .ids import idempotency_key
 from .records import class_name
 from .records import Failure
 from .records import StepRecord
@@ -121,7 +118,7 @@ class StepTries:
         :raises StepInterruptedError: if there is one
         """
         if found is not None and found.status == "running":
-            self.step = dataclasses.replace(self.step, tries=found.tries)
+            self.step = self.step._replace(tries=found.tries)
             failure = Failure(INTERRUPTED_ERROR, "its process ended meanwhile")
             self._record("interrupted", failure=failure)
             error = StepInterruptedError(
@@ -132,7 +129,7 @@ class StepTries:
 
         self.attempt.ensure_lease()
         tries = self.step.tries + 1
-        self.attempt.record(dataclasses.replace(self.step, tries=tries))
+        self.attempt.record(self.step._replace(tries=tries))
 
     def run(self) -> t.Any:
         """Run the step to an outcome.
@@ -143,7 +140,7 @@ class StepTries:
             self._pause(self.wake_at)
 
         while True:
-            self.step = dataclasses.replace(self.step, tries=self.step.tries + 1)
+            self.step = self.step._replace(tries=self.step.tries + 1)
 
             try:
                 value = self._try()
@@ -153,8 +150,21 @@ class StepTries:
                 return self._completed(value)
 
     def _try(self) -> t.Any:
-        with self._running():
-            return self._call(self.call)
+        return self._running(self._call, self.call)
+
+    def _running(self, work: cabc.Callable[..., t.Any], *args: t.Any) -> t.Any:
+        """Do work while the step shows as running."""
+        attempt, step = self.attempt, self.step
+        lease = attempt.lease
+        attempt.ensure_lease()
+        token = running_step.set(RunningStep(attempt.id, step.id, step.tries))
+        lease.tries[step.id] = clock.boottime(), step
+
+        try:
+            return work(*args)
+        finally:
+            running_step.reset(token)
+            lease.tries.pop(step.id, None)
 
     def _call(self, function: cabc.Callable[..., t.Any], *args: t.Any) -> t.Any:
         probe = self.attempt.state.probe
@@ -166,22 +176,6 @@ class StepTries:
         value = resolve(function(*args))
         probe.after(self.step)
         return value
-
-    @contextlib.contextmanager
-    def _running(self) -> cabc.Iterator[None]:
-        self.attempt.ensure_lease()
-        lease = self.attempt.lease
-        key = idempotency_key(self.attempt.id, self.step.id)
-        token = running_step.set(RunningStep(self.step.id, self.step.tries, key))
-        lease.tries[self.step.id] = self.step
-        lease.began[self.step.id] = clock.boottime()
-
-        try:
-            yield
-        finally:
-            running_step.reset(token)
-            lease.tries.pop(self.step.id, None)
-            lease.began.pop(self.step.id, None)
 
     def _completed(self, value: t.Any) -> t.Any:
         try:
@@ -290,7 +284,7 @@ class StepTries:
         if failure is not None:
             values |= {"error_type": failure.type, "error": failure.encode()}
 
-        return dataclasses.replace(self.step, status=status, **values)
+        return self.step._replace(status=status, **values)
 
     def _log(self, error: Exception, what_next: str) -> None:
         logger.warning(

@@ -40,6 +40,10 @@ class Vault:
         self.locked = bool(keys)
         self._fernet = _fernet(keys) if keys else None
 
+    def changes(self, value: bytes) -> bool:
+        """Tell whether a value is not stored as it is."""
+        return self.locked or value.startswith(MARK)
+
     def seal(self, value: bytes) -> bytes:
         """Give what is stored for a value."""
         if self._fernet is not None:

@@ -135,7 +135,7 @@ class Waiting:
     def _suspend(self, wait: Wait) -> BaseException:
         self.attempt.waits[self.topic] = wait
         moved = self.found is not None and self.found.topic != self.topic
-        mark = dataclasses.replace(self.step, topic=self.topic)
+        mark = self.step._replace(topic=self.topic)
         wake_at = math.inf if mark.wake_at is None else mark.wake_at
         return self.scope.suspend(wake_at, None if self.found and not moved else mark)
 
@@ -162,8 +162,7 @@ class Waiting:
         return replay_outcome(self.scope, self.attempt.transact(work))
 
     def _completed(self, event: Event) -> StepRecord:
-        return dataclasses.replace(
-            self.step,
+        return self.step._replace(
             status="completed",
             finished_at=self.attempt.now(),
             output=event.data,
@@ -179,8 +178,7 @@ def timed_out(step: StepRecord, now: float) -> StepRecord:
     """Give the outcome of a wait that took too long."""
     waited = (step.wake_at or now) - step.started_at
     failure = Failure(TIMEOUT_ERROR, f"nothing came within {waited:g} s")
-    return dataclasses.replace(
-        step,
+    return step._replace(
         status="failed",
         finished_at=now,
         error_type=failure.type,

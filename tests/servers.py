@@ -237,8 +237,11 @@ class Redis(Process):
 
 @contextlib.contextmanager
 def postgres(*, fsync: bool = False, host: str = HOST) -> cabc.Iterator[Postgres]:
-    """Run a PostgreSQL server of its own; its start takes about 0.7 s."""
-    with _directory() as directory, _postgres_programs() as programs:
+    """Run a PostgreSQL server of its own; its start takes about 0.7 s.
+
+    :param fsync: whether its data is on the disk, and commits wait for that
+    """
+    with _directory(in_memory=not fsync) as directory, _postgres_programs() as programs:
         server = Postgres(directory, programs, fsync=fsync, host=host)
         server.start()
 
@@ -256,10 +259,10 @@ def redis(host: str = HOST) -> cabc.Iterator[Redis]:
 
 
 @contextlib.contextmanager
-def _directory() -> cabc.Iterator[pathlib.Path]:
+def _directory(in_memory: bool = True) -> cabc.Iterator[pathlib.Path]:
     roomy = MEMORY.exists() and shutil.disk_usage(MEMORY).free > MEMORY_NEEDED
 
-    with _temporary(MEMORY if roomy else _disk()) as directory:
+    with _temporary(MEMORY if in_memory and roomy else _disk()) as directory:
         if account := _account():
             os.chown(directory, account["user"], account["group"])
 

@@ -27,6 +27,7 @@ from flask_durable.tables import executions
 
 from .driving import Drive
 from .driving import status_link
+from .fakes import FakeStatement
 
 BOB = "bob:2:2"
 
@@ -111,7 +112,8 @@ def away(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> cabc.Callable[[str], No
         def fail(*args: t.Any, **values: t.Any) -> t.NoReturn:
             raise exc.OperationalError("", {}, Exception("hunter2 closed"))
 
-        monkeypatch.setattr(shop.drive.state.store.sql, name, fail)
+        fake = FakeStatement(lambda values: fail)
+        monkeypatch.setattr(shop.drive.state.store.sql, name, fake)
 
     return take
 

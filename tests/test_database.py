@@ -108,7 +108,7 @@ def test_a_statement_refuses_wrong_parameters(
     """One too few or too many, by name; the database isn't asked."""
     statement = database.prepare(ASKED)
 
-    with pytest.raises(TypeError, match="needs .*p_a.* got .*SELECT"):
+    with pytest.raises(TypeError, match="needs .*'a'.* got .*SELECT"):
         database.run(lambda c: statement(c, **values))
 
 
@@ -384,7 +384,7 @@ def test_an_error_does_not_show_parameters(database: Database) -> None:
     database.run(lambda c: c.exec_driver_sql(ddl))
     database.run(lambda c: statement(c, v=SECRET))
 
-    with pytest.raises(exc.IntegrityError, match="parameters hidden") as caught:
+    with pytest.raises(database.errors, match="(?i)unique") as caught:
         database.run(lambda c: statement(c, v=SECRET))
 
     assert SECRET not in repr(caught.value) + str(caught.value)

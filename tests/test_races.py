@@ -6,6 +6,7 @@ import collections.abc as cabc
 import concurrent.futures
 import threading
 import time
+import typing as t
 
 import pytest
 import sqlalchemy as sa
@@ -19,6 +20,7 @@ from flask_durable.records import StepRecord
 from flask_durable.store import Store
 from flask_durable.upkeep import Upkeep
 
+from .fakes import FakeStatement
 from .processes import wait_until
 
 REQUEST = RequestRecord(b"{}", None, b"", "digest")
@@ -193,19 +195,20 @@ def breaks_once(store: Store, monkeypatch: pytest.MonkeyPatch, name: str) -> Non
     statement = getattr(store.sql, name)
     broken = False
 
-    def run(connection: sa.Connection, **values: object) -> object:
-        nonlocal broken
-        rows = statement(connection, **values)
+    def make(values: cabc.Mapping[str, t.Any]) -> cabc.Callable[[t.Any], t.Any]:
+        bound = statement.bind(values)
 
-        if not broken:
-            broken = True
+        def run(connection: sa.Connection) -> object:
+            nonlocal broken
+            rows = bound.run(connection)
 
-            if connection.exec_driver_sql("SELECT 1").scalar() and name == "suspend":
-                connection.exec_driver_sql("COMMIT")
+            if not broken:
+                broken = True
+                connection.invalidate()
+                raise exc.OperationalError("", {}, Exception("the answer was lost"))
 
-            connection.invalidate()
-            raise exc.OperationalError("", {}, Exception("the answer was lost"))
+            return rows
 
-        return rows
+        return run
 
-    monkeypatch.setattr(store.sql, name, run)
+    monkeypatch.setattr(store.sql, name, FakeStatement(make))

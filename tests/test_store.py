@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import collections.abc as cabc
-import dataclasses
 import time
+import typing as t
 
 import pytest
 import sqlalchemy as sa
@@ -22,9 +22,11 @@ from flask_durable.ids import new_id
 from flask_durable.records import RequestRecord
 from flask_durable.records import ResponseRecord
 from flask_durable.records import StepRecord
+from flask_durable.records import Wait
 from flask_durable.store import Store
 from flask_durable.upkeep import Upkeep
 
+from .fakes import FakeStatement
 from .processes import wait_until
 
 OWNER = "ada:1:1"
@@ -56,18 +58,18 @@ def begin(store: Store, identity: bytes | None = None) -> str:
 
 def step(name: str, **changes: object) -> StepRecord:
     """Make a step's outcome."""
-    return dataclasses.replace(PAY, id=name, **changes)  # type: ignore[arg-type]
+    return PAY._replace(id=name, **changes)  # type: ignore[arg-type]
 
 
 def away(store: Store, monkeypatch: pytest.MonkeyPatch, name: str) -> list[int]:
     """Have a statement fail as if the database were away; count its calls."""
     calls: list[int] = []
 
-    def fail(connection: sa.Connection, **values: object) -> None:
+    def fail(connection: object) -> None:
         calls.append(1)
         raise exc.OperationalError("", {}, Exception("server closed the connection"))
 
-    monkeypatch.setattr(store.sql, name, fail)
+    monkeypatch.setattr(store.sql, name, FakeStatement(lambda values: fail))
     return calls
 
 
@@ -248,16 +250,25 @@ def test_a_lost_machine_locks_an_execution_for_a_moment(
     def look() -> bool:
         return bool(Upkeep(other).sweep(1, LEASE, LEASE))
 
-    def stand_still(connection: sa.Connection, **values: object) -> object:
+    def stand_still() -> None:
         if not calls:
             calls.append(look())
             wait_until(look, 10, "nobody has it locked")
 
         calls.append(True)
-        return record(connection, **values)
 
-    monkeypatch.setattr(store.sql, "mark", stand_still)
-    store.suspend(execution_id, 1, 9.0, step("nap", status="sleeping", output=None))
+    def make(values: cabc.Mapping[str, t.Any]) -> cabc.Callable[[t.Any], t.Any]:
+        bound = record.bind(values)
+
+        def run(connection: sa.Connection) -> object:
+            stand_still()
+            return bound.run(connection)
+
+        return run
+
+    monkeypatch.setattr(store.sql, "mark", FakeStatement(make))
+    nap = step("nap", status="sleeping", output=None)
+    store.suspend(execution_id, 1, 9.0, nap, waits=[Wait("topic", 0, 0.0)])
     assert calls == [False, True, True]
     assert store.execution(execution_id).status == "suspended"
     assert [found.id for found in store.journal(execution_id)] == ["nap"]
