@@ -11,13 +11,16 @@ import typing as t
 from .threads import run_in_native_thread
 
 
+_PLAIN = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
+
+
 def resolve(value: t.Any) -> t.Any:
     """Give a value, or, of an awaitable, what it gives.
 
     It runs on the event loop of a thread of its own, since the calling thread
     may be the one that runs an async view's loop.
     """
-    if not inspect.isawaitable(value):
+    if type(value) in _PLAIN or not inspect.isawaitable(value):
         return value
 
     result: list[t.Any] = []

@@ -8,6 +8,7 @@ since the connection is kept.
 from __future__ import annotations
 
 import collections
+import json
 import operator
 import threading
 import typing as t
@@ -19,10 +20,14 @@ from .database import Database
 from .database import LOCK_TIMEOUT
 from .sql import Bound
 from .sql import is_observed
+from .step_sql import LINES
 
 MOST = 64
 """Writes that share a commit at most."""
 
+
+LANES = int(__import__("os").environ.get("LANES", "3"))
+"""Commits under way at a time; a SQLite file takes one."""
 
 PATIENCE = LOCK_TIMEOUT
 """Seconds that a thread lets another one write for it."""
@@ -31,16 +36,43 @@ PATIENCE = LOCK_TIMEOUT
 class Write:
     """What one thread writes at once, and the rows that it gets."""
 
-    __slots__ = ("bounds", "key", "leads", "rows", "turn")
+    __slots__ = ("bounds", "key", "lane", "rows", "turn")
 
     def __init__(self, key: str, bounds: tuple[Bound, ...]) -> None:
         self.key = key
         self.bounds = bounds
         self.rows: list[Rows] | None = [[] for _ in bounds]
-        self.leads = False
-        """Whether its thread is to write now, for itself and others."""
+        self.lane: Lane | None = None
+        """By which its thread is to write now, for itself and others."""
         self.turn: threading.Lock | None = None
-        """Held until it is, or another thread has written."""
+        """Held until it has one, or another thread has written."""
+
+
+class Lane:
+    """A connection that one thread after the other writes by."""
+
+    __slots__ = ("_cursor", "connection")
+
+    def __init__(self) -> None:
+        self.connection: sa.Connection | None = None
+        self._cursor: t.Any = None
+
+    @property
+    def cursor(self) -> t.Any:
+        """The driver's cursor; a new one each time would cost more than a row."""
+        if self._cursor is None:
+            assert self.connection is not None
+            self._cursor = self.connection.connection.cursor()
+
+        return self._cursor
+
+    def disconnect(self) -> None:
+        """Give the connection back."""
+        connection, self.connection = self.connection, None
+        self._cursor = None
+
+        if connection is not None:
+            connection.close()
 
 
 class Commits:
@@ -50,10 +82,9 @@ class Commits:
         self._database = database
         self._lock = threading.Lock()
         self._waiting: collections.deque[Write] = collections.deque()
-        self._busy = False
-        """Whether a thread leads."""
+        self._lanes = [Lane() for _ in range(1 if database.sqlite else LANES)]
+        self._free = list(self._lanes)
         self._closed = False
-        self._connection: sa.Connection | None = None
         database.keepers.append(self)
 
     def write(self, key: str, *bounds: Bound) -> list[Rows] | None:
@@ -80,25 +111,25 @@ class Commits:
             if self._closed:
                 return
 
-            if self._busy:
+            if self._free:
+                write.lane = self._free.pop()
+            else:
                 write.turn = threading.Lock()
                 write.turn.acquire()
                 self._waiting.append(write)
-            else:
-                self._busy = write.leads = True
 
         if write.turn is not None and not write.turn.acquire(timeout=PATIENCE):
             self._give_up(write)
 
-        if write.leads:
-            self._lead(write)
+        if write.lane is not None:
+            self._lead(write, write.lane)
 
     def _give_up(self, write: Write) -> None:
         """Leave a thread alone that writes for too long, as to a stopped process."""
         with self._lock:
             if write in self._waiting:
                 self._waiting.remove(write)
-            elif not write.leads:
+            elif write.lane is None:
                 write.rows = None
 
     def _leave(self, write: Write) -> None:
@@ -109,7 +140,7 @@ class Commits:
 
         self._pass_on(write)
 
-    def _lead(self, mine: Write) -> None:
+    def _lead(self, mine: Write, lane: Lane) -> None:
         """Write what waits by now, and have another thread go on."""
         batch = [mine]
 
@@ -118,7 +149,7 @@ class Commits:
                 while self._waiting and len(batch) < MOST:
                     batch.append(self._waiting.popleft())
 
-            self._commit(batch)
+            self._commit(lane, batch)
         finally:
             for write in batch:
                 if write is not mine and write.turn is not None:
@@ -127,29 +158,33 @@ class Commits:
             self._pass_on(mine)
 
     def _pass_on(self, write: Write) -> None:
-        """Make the next one lead, if this one does."""
+        """Let the next one have the lane, if this one has one."""
         with self._lock:
-            if not write.leads:
+            lane, write.lane = write.lane, None
+
+            if lane is None:
                 return
 
-            write.leads = False
-            self._busy = bool(self._waiting)
+            if not self._waiting:
+                self._free.append(lane)
 
-            if self._busy:
-                following = self._waiting.popleft()
-                following.leads = True
-                assert following.turn is not None
-                following.turn.release()
-            elif self._closed:
-                self._disconnect()
+                if self._closed:
+                    lane.disconnect()
 
-    def _commit(self, batch: list[Write]) -> None:
+                return
+
+            following = self._waiting.popleft()
+            following.lane = lane
+            assert following.turn is not None
+            following.turn.release()
+
+    def _commit(self, lane: Lane, batch: list[Write]) -> None:
         """Commit a batch and give each write its rows."""
         if len(batch) > 1:
             # As in all transactions: two of them never wait for each other.
             batch.sort(key=operator.attrgetter("key"))
 
-        connection = self._connect()
+        connection = self._connect(lane)
 
         if connection is None:
             return
@@ -157,7 +192,7 @@ class Commits:
         found: list[list[Rows]] | None = None
 
         try:
-            found = self._run(connection, [write.bounds for write in batch])
+            found = self._run(lane, connection, [write.bounds for write in batch])
         except BaseException as error:
             self._database.invalidate(connection, error)
 
@@ -168,54 +203,88 @@ class Commits:
                 write.rows = None if found is None else found[number]
 
             if found is None:
-                self._disconnect()
+                lane.disconnect()
 
-    def _connect(self) -> sa.Connection | None:
-        if self._connection is None:
+    def _connect(self, lane: Lane) -> sa.Connection | None:
+        if lane.connection is None:
             try:
-                self._connection = self._database.engine.connect()
+                lane.connection = self._database.engine.connect()
             except self._database.errors:
                 return None
 
-        return self._connection
+        return lane.connection
 
     def _run(
-        self, connection: sa.Connection, batch: list[tuple[Bound, ...]]
+        self, lane: Lane, connection: sa.Connection, batch: list[tuple[Bound, ...]]
     ) -> list[list[Rows]]:
+        observed = is_observed(connection.engine)
+
         if len(batch) == 1 and len(batch[0]) == 1:
             with self._database.alone():
-                return [[batch[0][0].run(connection)]]
+                bound = batch[0][0]
+
+                if observed:
+                    return [[bound.run(connection)]]
+
+                return [[bound.rows(bound.execute(lane.cursor))]]
 
         driver: t.Any = connection.connection.dbapi_connection
 
-        if is_observed(connection.engine) or not hasattr(driver, "pipeline"):
+        if observed or not hasattr(driver, "pipeline"):
             with self._database.transaction(connection):
                 return [[bound.run(connection) for bound in each] for each in batch]
 
-        # All go out at once; PostgreSQL commits at the end of a pipeline.
-        with driver.pipeline():
-            sent = [[(bound, bound.execute(driver)) for bound in x] for x in batch]
-
-        return [[bound.rows(cursor) for bound, cursor in each] for each in sent]
-
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-
-        if connection is not None:
-            connection.close()
+        return _pipelined(driver, batch)
 
     def close(self) -> None:
-        """Close the connection, now or after the write under way."""
+        """Close the connections, now or after the writes under way."""
         with self._lock:
             self._closed = True
 
-            if not self._busy:
-                self._disconnect()
+            for lane in self._free:
+                lane.disconnect()
 
     def forget(self) -> None:
-        """Leave the connection to the parent, after a fork."""
-        _of_parents.append(self._connection)
-        self._connection = None
+        """Leave the connections to the parent, after a fork."""
+        _of_parents.extend(lane.connection for lane in self._lanes)
+
+
+def _pipelined(driver: t.Any, batch: list[tuple[Bound, ...]]) -> list[list[Rows]]:
+    """Send all at once; PostgreSQL commits at the end of a pipeline."""
+    alike = [x[0] for x in batch if len(x) == 1 and x[0].statement.many]
+    joined = _joined(alike) if len(alike) > 1 else None
+    others = batch if joined is None else [x for x in batch if x[0] not in alike]
+
+    with driver.pipeline():
+        cursor = joined.execute(driver.cursor()) if joined else None
+        sent = [[(y, y.execute(driver.cursor())) for y in each] for each in others]
+
+    found = {
+        each: [bound.rows(cursor) for bound, cursor in answers]
+        for each, answers in zip(others, sent, strict=True)
+    }
+
+    if joined is not None:
+        lines = {(row.execution_id, row.id): row for row in joined.rows(cursor)}
+        found |= {(bound,): [_line_of(bound, lines)] for bound in alike}
+
+    return [found[each] for each in batch]
+
+
+def _joined(bounds: list[Bound]) -> Bound:
+    """Give one statement for several of a kind, with their values in JSON."""
+    many = bounds[0].statement.many
+    assert many is not None
+    lines = [
+        {k: v.hex() if type(v) is bytes else v for k, v in bound.values.items()}
+        for bound in bounds
+    ]
+    return many.bind({LINES: json.dumps(lines)})
+
+
+def _line_of(bound: Bound, lines: dict[tuple[str, str], t.Any]) -> Rows:
+    line = lines.get((bound.values["execution_id"], bound.values["id"]))
+    return [] if line is None else [line]
 
 
 _of_parents: list[sa.Connection | None] = []

@@ -9,14 +9,14 @@ import sqlalchemy as sa
 from .database import Database
 from .sql import db_now
 from .sql import param
-from .statements import CLAIMABLE
-from .statements import column_param
-from .statements import constant
 from .statements import ended
 from .statements import ENDED_COLUMNS
 from .statements import EXECUTION_COLUMNS
 from .statements import Select
-from .statements import SUSPENDED
+from .step_sql import CLAIMABLE
+from .step_sql import column_param
+from .step_sql import constant
+from .step_sql import SUSPENDED
 from .tables import events
 from .tables import executions as e
 from .tables import steps as s

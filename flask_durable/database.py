@@ -127,9 +127,14 @@ class Database:
         check_database(engine.url)
         return cls(_engine(engine.url, pool=engine.pool.recreate()))
 
-    def prepare(self, clause: sa.ClauseElement) -> Statement:
-        """Compile a statement."""
-        return Statement(clause, self.engine, self.vault)
+    def prepare(
+        self, clause: sa.ClauseElement, many: Statement | None = None
+    ) -> Statement:
+        """Compile a statement.
+
+        :param many: what does it for several sets of values at once
+        """
+        return Statement(clause, self.engine, self.vault, many)
 
     def run(
         self,

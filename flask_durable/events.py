@@ -10,10 +10,10 @@ from sqlalchemy.dialects import sqlite
 
 from .database import Database
 from .sql import db_now
-from .statements import column_param
-from .statements import constant
 from .statements import Select
-from .statements import SUSPENDED
+from .step_sql import column_param
+from .step_sql import constant
+from .step_sql import SUSPENDED
 from .store import Store
 from .tables import events
 from .tables import executions as e

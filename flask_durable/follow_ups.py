@@ -16,9 +16,9 @@ from .records import AFTER_FAILURE
 from .records import EndedRow
 from .sql import db_now
 from .sql import param
-from .statements import column_param
-from .statements import constant
 from .statements import Select
+from .step_sql import column_param
+from .step_sql import constant
 from .store import Store
 from .tables import executions as e
 

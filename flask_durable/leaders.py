@@ -12,8 +12,8 @@ from .database import Database
 from .records import Leader
 from .sql import db_now
 from .sql import param
-from .statements import column_param
 from .statements import Select
+from .step_sql import column_param
 from .store import Store
 from .tables import leaders
 

@@ -33,6 +33,10 @@ class Names:
 
         :raises DuplicateStepError: if a branch beside this one used it
         """
+        if self._parent is None and step_id not in self._counts:
+            self._counts[step_id] = 1
+            return step_id
+
         name = step_id
         self._claim(name)
         count = self._count(name) + 1

@@ -15,10 +15,10 @@ from .records import Event
 from .records import StepRecord
 from .sql import db_now
 from .sql import param
-from .statements import column_param
 from .statements import lock_topic
 from .statements import Select
 from .statements import STEP_COLUMNS
+from .step_sql import column_param
 from .store import Store
 from .tables import events
 from .tables import steps as s

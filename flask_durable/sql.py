@@ -44,7 +44,13 @@ class Statement:
     that way.
     """
 
-    def __init__(self, clause: sa.ClauseElement, engine: sa.Engine, vault: Vault):
+    def __init__(
+        self,
+        clause: sa.ClauseElement,
+        engine: sa.Engine,
+        vault: Vault,
+        many: Statement | None = None,
+    ) -> None:
         compiled = t.cast(
             SQLCompiler,
             clause.compile(
@@ -65,6 +71,8 @@ class Statement:
         types = {self._binds[bind]: compiled.binds[bind].type for bind in self._binds}
         self._blobs = Blobs(vault, clause, types)
         self._row: t.Any = None
+        self.many = many
+        """Does it for several sets of values at once."""
 
     def __call__(self, connection: sa.Connection, **values: t.Any) -> Rows:
         """Run the statement and give all rows that it returns.
@@ -81,10 +89,10 @@ class Statement:
         if values.keys() != self._names:
             raise TypeError(f"needs {self._names}, got {values.keys()}: {self.text}")
 
-        return Bound(self, values, self._parameters(self._blobs.seal(values)))
+        return Bound(self, self._blobs.seal(values))
 
-    def _parameters(self, values: cabc.Mapping[str, t.Any]) -> t.Any:
-        """Give what the driver takes."""
+    def parameters(self, values: cabc.Mapping[str, t.Any]) -> t.Any:
+        """Give what the driver takes for values as they are stored."""
         if self._only_names is not None:
             return tuple([values[name] for name in self._only_names])
 
@@ -109,35 +117,36 @@ class Statement:
 
 
 class Bound:
-    """A statement with values."""
+    """A statement with values, as they are stored."""
 
-    __slots__ = ("_given", "_parameters", "_statement")
+    __slots__ = ("statement", "values")
 
-    def __init__(self, statement: Statement, given: t.Any, parameters: t.Any) -> None:
-        self._statement = statement
-        self._given = given
-        self._parameters = parameters
+    def __init__(self, statement: Statement, values: cabc.Mapping[str, t.Any]) -> None:
+        self.statement = statement
+        self.values = values
 
     def run(self, connection: sa.Connection) -> Rows:
         """Run it and give its rows."""
         if is_observed(connection.engine):
-            text = self._statement.text
-            rows = connection.exec_driver_sql(text, self._parameters).all()
-            return self._statement.open(rows, self._given)
+            text, parameters = self.statement.text, self._parameters()
+            rows = connection.exec_driver_sql(text, parameters).all()
+            return self.statement.open(rows, self.values)
 
-        return self.rows(self.execute(connection.connection))
+        return self.rows(self.execute(connection.connection.cursor()))
 
-    def execute(self, driver: t.Any) -> t.Any:
-        """Send it by a driver's connection, and give the cursor."""
-        cursor = driver.cursor()
-        cursor.execute(self._statement.text, self._parameters)
+    def execute(self, cursor: t.Any) -> t.Any:
+        """Send it by a driver's cursor, and give that back."""
+        cursor.execute(self.statement.text, self._parameters())
         return cursor
 
     def rows(self, cursor: t.Any) -> Rows:
         """Give the rows that a driver's cursor has."""
-        make = self._statement.row(cursor)
+        make = self.statement.row(cursor)
         rows = [make(row) for row in cursor.fetchall()]
-        return self._statement.open(rows, self._given)
+        return self.statement.open(rows, self.values)
+
+    def _parameters(self) -> t.Any:
+        return self.statement.parameters(self.values)
 
 
 def is_observed(engine: sa.Engine) -> bool:

@@ -11,6 +11,16 @@ from sqlalchemy.dialects import sqlite
 from .database import Database
 from .sql import db_now
 from .sql import param
+from .step_sql import CLAIMABLE
+from .step_sql import column_param
+from .step_sql import constant
+from .step_sql import mark_running
+from .step_sql import MARKS
+from .step_sql import mine
+from .step_sql import record
+from .step_sql import record_all
+from .step_sql import RUNNING
+from .step_sql import SUSPENDED
 from .tables import events
 from .tables import executions as e
 from .tables import steps as s
@@ -18,16 +28,6 @@ from .tables import steps as s
 Select = t.Any
 """A query; SQLAlchemy 2.0 and 2.1 spell the types of its columns differently."""
 
-
-def constant(value: str) -> sa.ColumnElement[str]:
-    """A constant in the statement's text, as partial indexes need it."""
-    return sa.literal_column(f"'{value}'", sa.Text())
-
-
-RUNNING = constant("running")
-SUSPENDED = constant("suspended")
-MARKS = tuple(map(constant, ("running", "retrying", "sleeping", "waiting")))
-CLAIMABLE = (constant("pending"), constant("suspended"))
 
 EXECUTION_COLUMNS = (
     e.c.id,
@@ -81,20 +81,6 @@ JOURNAL = (s.c.error, s.c.output, s.c.topic, s.c.event)
 """What a replay needs of a step beside that."""
 
 
-def column_param(column: sa.Column[t.Any]) -> sa.ColumnElement[t.Any]:
-    """A parameter of a column's name and type."""
-    return param(column.name, column.type)
-
-
-def mine() -> sa.ColumnElement[bool]:
-    """The fence: this attempt still is the execution's running one."""
-    return sa.and_(
-        e.c.id == param("execution_id", sa.Text()),
-        e.c.attempt == param("attempt", sa.Integer()),
-        e.c.status == RUNNING,
-    )
-
-
 class Statements:
     """All statements, compiled for one database."""
 
@@ -104,9 +90,10 @@ class Statements:
         self.begin = prepare(_begin(insert))
         self.start = prepare(_start(insert))
         self.claim = prepare(_claim())
-        self.record = prepare(_record(insert, mine()))
-        self.mark = prepare(_record(insert, _suspended_now()))
-        self.mark_running = prepare(_mark_running(insert))
+        many = None if database.sqlite else prepare(record_all(insert))
+        self.record = prepare(record(insert, mine()), many)
+        self.mark = prepare(record(insert, _suspended_now()))
+        self.mark_running = prepare(mark_running(insert))
         self.suspend = prepare(_suspend())
         self.lock_topic = None if database.sqlite else prepare(lock_topic())
         self.next_event = prepare(_next_event(events.c.number, events.c.data))
@@ -224,56 +211,6 @@ def _suspended_now() -> sa.ColumnElement[bool]:
         e.c.attempt == param("attempt", sa.Integer()),
         e.c.nonce == column_param(e.c.nonce),
     )
-
-
-def _record(insert: t.Any, fence: sa.ColumnElement[bool]) -> t.Any:
-    """Write an outcome or a mark under the fence; outcomes are never changed.
-
-    ``FOR SHARE`` makes a claim that is committing and this write wait for each
-    other; without it a stale attempt's outcome can land after the claim.
-    """
-    names = [c for c in s.c if c.name not in ("execution_id", "attempt")]
-    source = sa.select(e.c.id, e.c.attempt, *map(column_param, names)).where(fence)
-    statement = insert(s).from_select(
-        ["execution_id", "attempt", *(c.name for c in names)],
-        source.with_for_update(read=True),
-    )
-    kept = ("execution_id", "id", "position", "started_at")
-    return statement.on_conflict_do_update(
-        index_elements=[s.c.execution_id, s.c.id],
-        set_={c.name: statement.excluded[c.name] for c in s.c if c.name not in kept},
-        where=s.c.status.in_(MARKS),
-    ).returning(s.c.id, _asked_to_end())
-
-
-def _asked_to_end() -> t.Any:
-    return (
-        sa.select(e.c.cancel_requested)
-        .where(e.c.id == param("execution_id", sa.Text()))
-        .scalar_subquery()
-    )
-
-
-def _mark_running(insert: t.Any) -> t.Any:
-    """Show a step that runs for long, unless its try has ended by now."""
-    names = (s.c.id, s.c.kind, s.c.tries, s.c.position, s.c.nonce, s.c.started_at)
-    source = sa.select(e.c.id, e.c.attempt, RUNNING, *map(column_param, names)).where(
-        mine()
-    )
-    statement = insert(s).from_select(
-        ["execution_id", "attempt", "status", *(c.name for c in names)],
-        source.with_for_update(read=True),
-    )
-    changed = ("attempt", "status", "tries", "nonce")
-    return statement.on_conflict_do_update(
-        index_elements=[s.c.execution_id, s.c.id],
-        set_={name: statement.excluded[name] for name in changed},
-        where=sa.and_(
-            s.c.status.in_((RUNNING, constant("retrying"))),
-            s.c.tries
-            < statement.excluded.tries + sa.case((s.c.status == RUNNING, 1), else_=0),
-        ),
-    ).returning(s.c.id)
 
 
 def _suspend() -> sa.Update:

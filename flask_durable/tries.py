@@ -104,7 +104,7 @@ class StepTries:
             id=name,
             kind=self.kind,
             status="running",
-            tries=max(failed, found.tries - 1 if found else 0),
+            tries=max(failed + 1, found.tries if found else 1),
             position=found.position if found else self.attempt.next_position(),
             attempt=self.attempt.attempt,
             started_at=found.started_at if found else self.attempt.now(),
@@ -128,8 +128,7 @@ class StepTries:
             raise error
 
         self.attempt.ensure_lease()
-        tries = self.step.tries + 1
-        self.attempt.record(self.step._replace(tries=tries))
+        self.attempt.record(self.step)
 
     def run(self) -> t.Any:
         """Run the step to an outcome.
@@ -140,14 +139,14 @@ class StepTries:
             self._pause(self.wake_at)
 
         while True:
-            self.step = self.step._replace(tries=self.step.tries + 1)
-
             try:
                 value = self._try()
             except Exception as error:
                 self._failed(error)
             else:
                 return self._completed(value)
+
+            self.step = self.step._replace(tries=self.step.tries + 1)
 
     def _try(self) -> t.Any:
         return self._running(self._call, self.call)

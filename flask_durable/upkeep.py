@@ -18,15 +18,15 @@ from .records import ResponseRecord
 from .sql import db_now
 from .sql import param
 from .sql import Statement
-from .statements import CLAIMABLE
-from .statements import column_param
-from .statements import constant
 from .statements import ended
 from .statements import ENDED_COLUMNS
-from .statements import MARKS
-from .statements import mine
-from .statements import RUNNING
 from .statements import Select
+from .step_sql import CLAIMABLE
+from .step_sql import column_param
+from .step_sql import constant
+from .step_sql import MARKS
+from .step_sql import mine
+from .step_sql import RUNNING
 from .store import response_values
 from .store import Store
 from .tables import executions as e

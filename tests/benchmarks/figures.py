@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc as cabc
+import dataclasses
 import statistics
 
 
@@ -25,3 +26,50 @@ def in_milliseconds(samples: cabc.Sequence[float]) -> str:
         f"{name} {value * 1000:8.1f}" for name, value in zip(names, values, strict=True)
     )
     return f"{'  '.join(parts)}  ms, n = {len(samples)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """One measure of ours and of another, taken in turns in one run.
+
+    :param ours: a sample a round
+    :param theirs: the other's samples of the same rounds
+    :param unit: of the samples, such as ``/s`` or ``ms``
+    :param goal: what ours divided by theirs is to reach
+    :param at_least: whether the goal is the least of it, else the most
+    """
+
+    measure: str
+    database: str
+    other: str
+    ours: list[float]
+    theirs: list[float]
+    unit: str
+    goal: float
+    at_least: bool = True
+
+    @property
+    def ratios(self) -> list[float]:
+        """Ours divided by theirs, round by round."""
+        return [a / b for a, b in zip(self.ours, self.theirs, strict=True)]
+
+    @property
+    def ratio(self) -> float:
+        """Their median."""
+        return statistics.median(self.ratios)
+
+    @property
+    def is_reached(self) -> bool:
+        """Tell whether the goal is reached."""
+        return self.ratio >= self.goal if self.at_least else self.ratio <= self.goal
+
+    def __str__(self) -> str:
+        limit = "≥" if self.at_least else "≤"
+        low, high = min(self.ratios), max(self.ratios)
+        return (
+            f"{self.measure:34} {self.database:10}"
+            f" {statistics.median(self.ours):9.2f} {self.unit:6}"
+            f" {self.other:14} {statistics.median(self.theirs):9.2f} {self.unit:6}"
+            f" ratio {self.ratio:6.2f} ({low:.2f} to {high:.2f})"
+            f" {limit} {self.goal:g} {'yes' if self.is_reached else 'NO'}"
+        )

@@ -1,0 +1,121 @@
+"""The statements that write steps, and what they share with others."""
+
+from __future__ import annotations
+
+import typing as t
+
+import sqlalchemy as sa
+
+from .sql import param
+from .tables import executions as e
+from .tables import steps as s
+
+
+def constant(value: str) -> sa.ColumnElement[str]:
+    """A constant in the statement's text, as partial indexes need it."""
+    return sa.literal_column(f"'{value}'", sa.Text())
+
+
+RUNNING = constant("running")
+SUSPENDED = constant("suspended")
+MARKS = tuple(map(constant, ("running", "retrying", "sleeping", "waiting")))
+CLAIMABLE = (constant("pending"), constant("suspended"))
+
+GIVEN = [c for c in s.c if c.name not in ("execution_id", "attempt")]
+"""What a step's writer gives beside what the fence finds."""
+
+HEX = [c for c in GIVEN if isinstance(c.type, sa.LargeBinary)]
+"""Of these, what JSON can't hold as it is."""
+
+LINES = "lines"
+"""The parameter with several steps."""
+
+
+def column_param(column: sa.Column[t.Any]) -> sa.ColumnElement[t.Any]:
+    """A parameter of a column's name and type."""
+    return param(column.name, column.type)
+
+
+def mine() -> sa.ColumnElement[bool]:
+    """The fence: this attempt still is the execution's running one."""
+    return sa.and_(
+        e.c.id == param("execution_id", sa.Text()),
+        e.c.attempt == param("attempt", sa.Integer()),
+        e.c.status == RUNNING,
+    )
+
+
+def record(insert: t.Any, fence: sa.ColumnElement[bool]) -> t.Any:
+    """Write an outcome or a mark under the fence; outcomes are never changed.
+
+    ``FOR SHARE`` makes a claim that is committing and this write wait for each
+    other; without it a stale attempt's outcome can land after the claim.
+    """
+    source = sa.select(e.c.id, e.c.attempt, *map(column_param, GIVEN)).where(fence)
+    return _over_marks(insert, source.with_for_update(read=True))
+
+
+def record_all(insert: t.Any) -> t.Any:
+    """The same for several steps of executions whose attempts run.
+
+    Its parameter is a list in JSON: one text costs the driver less than many values.
+    """
+    types = [sa.Text() if c in HEX else c.type for c in s.c]
+    columns = [sa.column(c.name, each) for c, each in zip(s.c, types, strict=True)]
+    text = sa.cast(param(LINES, sa.Text()), sa.JSON())
+    lines = sa.func.json_to_recordset(text).table_valued(*columns, name="line")
+    line = lines.render_derived(with_types=True).c
+    hex_: t.Any = sa.literal_column("'hex'")
+    values = [
+        sa.func.decode(line[c.name], hex_) if c in HEX else line[c.name] for c in GIVEN
+    ]
+    source = (
+        sa.select(e.c.id, e.c.attempt, *values)
+        .where(
+            e.c.id == line.execution_id,
+            e.c.attempt == line.attempt,
+            e.c.status == RUNNING,
+        )
+        .order_by(e.c.id)
+        .with_for_update(read=True, of=e)
+    )
+    return _over_marks(insert, source, s.c.execution_id)
+
+
+def _over_marks(insert: t.Any, source: t.Any, *more: t.Any) -> t.Any:
+    names = ["execution_id", "attempt", *(c.name for c in GIVEN)]
+    statement = insert(s).from_select(names, source)
+    kept = ("execution_id", "id", "position", "started_at")
+    return statement.on_conflict_do_update(
+        index_elements=[s.c.execution_id, s.c.id],
+        set_={c.name: statement.excluded[c.name] for c in s.c if c.name not in kept},
+        where=s.c.status.in_(MARKS),
+    ).returning(s.c.id, _asked_to_end(), *more)
+
+
+def _asked_to_end() -> t.Any:
+    # That of the row which is written; a column of its table would be joined.
+    mine = sa.literal_column("execution_id", sa.Text())
+    return sa.select(e.c.cancel_requested).where(e.c.id == mine).scalar_subquery()
+
+
+def mark_running(insert: t.Any) -> t.Any:
+    """Show a step that runs for long, unless its try has ended by now."""
+    names = (s.c.id, s.c.kind, s.c.tries, s.c.position, s.c.nonce, s.c.started_at)
+    source = sa.select(e.c.id, e.c.attempt, RUNNING, *map(column_param, names)).where(
+        mine()
+    )
+    statement = insert(s).from_select(
+        ["execution_id", "attempt", "status", *(c.name for c in names)],
+        source.with_for_update(read=True),
+    )
+    changed = ("attempt", "status", "tries", "nonce")
+    return statement.on_conflict_do_update(
+        index_elements=[s.c.execution_id, s.c.id],
+        set_={name: statement.excluded[name] for name in changed},
+        where=sa.and_(
+            s.c.status.in_((RUNNING, constant("retrying"))),
+            s.c.tries
+            < statement.excluded.tries + sa.case((s.c.status == RUNNING, 1), else_=0),
+        ),
+    ).returning(s.c.id)
