@@ -81,7 +81,7 @@ class Report:
     """How many functions of steps had been called when it was killed."""
     calls: dict[str, int]
     again: list[str]
-    """Calls of steps that were completed when the process was killed."""
+    """Calls of steps that had an outcome when the process was killed."""
     counts: dict[str, int]
 
 
@@ -237,12 +237,13 @@ def _results(
 ) -> dict[str, t.Any]:
     calls = world.calls()
     names = [call.split(" ", 1)[1] for call in calls]
+    kept = [call for call in done if call.split(" ", 1)[1] not in shape.tried_anew]
     return {
         "ends": sorted(shape.label(found) for found in world.executions()),
         "answers": [world.answer(found) for found in world.roots()],
         "called": earlier,
         "calls": {name: names.count(name) for name in sorted(set(names))},
-        "again": [call for call in calls[earlier:] if call in done],
+        "again": [call for call in calls[earlier:] if call in kept],
         "counts": world.count(),
     }
 

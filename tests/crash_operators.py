@@ -104,6 +104,7 @@ class Resumed(Shape):
     """What failed is mended, and the execution resumed."""
 
     calls = {"a": EXACTLY, "b": TWICE, "c": ONCE}
+    tried_anew = frozenset({"b"})
     answers = [["a", "b", "c"]]
     may_be_lost = False
     least = 21

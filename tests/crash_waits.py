@@ -23,7 +23,7 @@ class SentEvent(Shape):
     calls = {"a": ONCE, "b": ONCE}
     answers = [["a", 7, "b"]]
     counts = {"events": 1}
-    least = 25
+    least = 24
 
     def view(self) -> t.Any:
         first = self.run("a")
@@ -66,7 +66,7 @@ class Callback(Shape):
     calls = {"mail": ONCE, "b": ONCE}
     answers = [["mail", {"ok": True}, "b"]]
     counts = {"events": 1}
-    least = 28
+    least = 27
 
     def view(self) -> t.Any:
         callback = step.callback("c")
@@ -97,7 +97,7 @@ class Polled(Shape):
 
     calls = {"look": TWICE, "b": ONCE}
     answers = [["found", "late", "b"]]
-    least = 36
+    least = 28
 
     def view(self) -> t.Any:
         found = step.poll("look", self.look, every=0.05)
@@ -123,7 +123,7 @@ class Invoked(Shape):
     ends = ["quick completed", "slow completed", "view completed"]
     answers = [[["q"], ["s", "u"], "b"]]
     counts = {"events": 2}
-    least = 83
+    least = 66
 
     def views(self) -> dict[cabc.Callable[..., t.Any], dict[str, t.Any]]:
         return {self.view: {}, self.quick: {}, self.slow: {}}
@@ -148,7 +148,7 @@ class FailedChild(Shape):
     ends = ["child failed", "on_failure completed", "view completed"]
     answers = [["sorry"]]
     counts = {"events": 1}
-    least = 48
+    least = 44
 
     def views(self) -> dict[cabc.Callable[..., t.Any], dict[str, t.Any]]:
         return {self.view: {}, self.child: {"on_failure": self.clean_up}}
@@ -176,10 +176,10 @@ class Deadline(Shape):
     calls = {"a": (0, 2), "b": NEVER, "cleanup": ONCE}
     ends = ["on_failure completed", "view failed"]
     answers = [None]
-    least = 30
+    least = 12
 
     def views(self) -> dict[cabc.Callable[..., t.Any], dict[str, t.Any]]:
-        return {self.view: {"deadline": 0.15, "on_failure": self.clean_up}}
+        return {self.view: {"deadline": 0.3, "on_failure": self.clean_up}}
 
     def view(self) -> t.Any:
         self.run("a")

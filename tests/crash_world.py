@@ -130,12 +130,12 @@ class World:
         return [found for found in self.executions() if found.parent_id is None]
 
     def done(self) -> set[str]:
-        """List the completed steps, named as in the ledger."""
+        """List the steps that have an outcome, named as in the ledger."""
         return {
             f"{execution.id} {line.id}"
             for execution in self.executions()
             for line in execution.steps
-            if line.status == "completed"
+            if line.status in ("completed", "failed", "interrupted")
         }
 
     def answer(self, execution: ExecutionInfo) -> t.Any:
