@@ -124,7 +124,8 @@ class Attempt:
     def transact(self, work: cabc.Callable[[sa.Connection], StepRecord]) -> StepRecord:
         """Do work in the transaction that commits the outcome that it gives."""
         try:
-            step = self.state.store.transact(self.id, self.attempt, work)
+            step, asked = self.state.store.transact(self.id, self.attempt, work)
+            self.cancelled = self.cancelled or asked
         except LeaseLostError as error:
             self.lost = error
             raise

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import collections.abc as cabc
+
 import sqlalchemy as sa
 
 from .control_sql import ControlStatements
 from .errors import ControlError
+from .errors import ExecutionNotFound
 from .follow_ups import FollowUps
 from .ids import new_id
 from .ids import new_nonce
@@ -113,20 +116,30 @@ class Control:
                 " can be resumed."
             )
 
-        position = self._failed_position(execution_id, force)
+        if not self._resume(execution, self._failed_position(execution_id, force)):
+            raise ControlError(
+                f"Execution {execution_id} was resumed or deleted by somebody else at"
+                " this moment: look at it again."
+            )
+
+    def _resume(self, seen: Execution, position: int | None) -> bool:
+        """Let an execution go on, unless it is no longer as it was seen."""
+        key, nonce = {"execution_id": seen.id}, new_nonce()
 
         def work(connection: sa.Connection) -> bool:
             with self._store.database.transaction(connection):
                 rows = self._sql.resume(
-                    connection, execution_id=execution_id, nonce=new_nonce()
+                    connection, attempt=seen.attempt, nonce=nonce, **key
                 )
 
                 if rows and position is not None:
-                    self._forget(connection, execution_id, position)
+                    self._forget(connection, seen.id, position)
 
-            return bool(rows)
+            # It may have been done before, and the answer lost.
+            found = rows or self._store.sql.nonce(connection, **key)
+            return bool(rows) or [row[0] for row in found] == [nonce]
 
-        self._store.database.run(work)
+        return self._store.database.run(work)
 
     def _failed_position(self, execution_id: str, force: bool) -> int | None:
         journal = self._store.journal(execution_id)
@@ -157,20 +170,29 @@ class Control:
         """Begin a new execution with the same request, and give its id.
 
         :param from_step: keep what was recorded before this step
+        :raises ExecutionNotFound: if there is none with this id
         :raises ControlError: if the journal has no such step
         """
         self._store.execution(execution_id)
         position = self._position(execution_id, from_step)
         mine, nonce = new_id(), new_nonce()
 
-        def work(connection: sa.Connection) -> None:
+        def work(connection: sa.Connection) -> bool:
             with self._store.database.transaction(connection):
                 if self._sql.copy(connection, of=execution_id, id=mine, nonce=nonce):
                     self._sql.copy_steps(
                         connection, of=execution_id, id=mine, position=position
                     )
+                    return True
 
-        self._store.database.run(work)
+            return False
+
+        if not self._store.database.run(work):
+            raise ExecutionNotFound(
+                f"There is no execution {execution_id} any more: it was purged at this"
+                " moment."
+            )
+
         return mine
 
     def _position(self, execution_id: str, name: str | None) -> int:
@@ -191,24 +213,26 @@ class Control:
         :return: how many executions
         """
         count = 0
+        values = {"app": self._store.app, "age": age, "limit": PURGE_BATCH}
 
-        while ids := self._purge_batch(age):
-            count += ids
+        while found := self._store.ask(self._sql.old, **values):
+            count += self._delete([row.id for row in found], age)
 
         self._store.ask(self._sql.delete_events, age=age)
         return count
 
-    def _purge_batch(self, age: float) -> int:
-        values = {"app": self._store.app, "age": age, "limit": PURGE_BATCH}
-        rows = self._store.ask(self._sql.old, **values)
+    def _delete(self, ids: cabc.Iterable[str], age: float) -> int:
+        """Delete those that nobody else deleted or resumed since they were found."""
 
-        def work(connection: sa.Connection) -> None:
+        def work(connection: sa.Connection) -> int:
+            count = 0
+
             with self._store.database.transaction(connection):
-                for row in rows:
-                    self._sql.delete_steps(connection, execution_id=row.id)
-                    self._sql.delete(connection, execution_id=row.id)
+                for mine in ids:
+                    if self._sql.delete(connection, execution_id=mine, age=age):
+                        self._sql.delete_steps(connection, execution_id=mine)
+                        count += 1
 
-        if rows:
-            self._store.database.run(work)
+            return count
 
-        return len(rows)
+        return self._store.database.run(work)

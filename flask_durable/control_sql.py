@@ -38,8 +38,8 @@ class ControlStatements:
         self.find = prepare(_find())
         self.count = prepare(_count())
         self.lateness = prepare(_lateness())
-        self.delete_steps = prepare(_delete(s, s.c.execution_id, s.c.id))
-        self.delete = prepare(_delete(e, e.c.id, e.c.id))
+        self.delete_steps = prepare(_delete_steps())
+        self.delete = prepare(_delete())
         self.delete_events = prepare(_delete_events())
 
 
@@ -84,7 +84,12 @@ def _resume() -> sa.Update:
     now = db_now()
     return (
         e.update()
-        .where(_mine(), e.c.status == constant("failed"))
+        .where(
+            _mine(),
+            # The journal was looked at as this attempt had left it.
+            e.c.attempt == column_param(e.c.attempt),
+            e.c.status == constant("failed"),
+        )
         .values(
             status=SUSPENDED,
             nonce=column_param(e.c.nonce),
@@ -133,6 +138,8 @@ def _copy() -> t.Any:
     zeros = (e.c.attempt, e.c.looks, e.c.crashes, e.c.errors, e.c.rejections)
     values |= {column: sa.literal_column("0") for column in (*zeros, e.c.refusals)}
     source = sa.select(*values.values()).where(e.c.id == param("of", sa.Text()))
+    # Nobody deletes it before its steps are copied as well.
+    source = source.with_for_update(read=True)
     names = [column.name for column in values]
     return sa.insert(e).from_select(names, source).returning(e.c.id)
 
@@ -192,19 +199,25 @@ def _old() -> Select:
         sa.select(e.c.id)
         .where(
             e.c.app == column_param(e.c.app),
-            e.c.finished_at < db_now() - param("age", sa.Double()),
+            _is_old(),
             sa.not_(needed.exists()),
         )
-        .order_by(e.c.finished_at)
+        .order_by(e.c.finished_at, e.c.id)
         .limit(param("limit", sa.Integer()))
     )
 
 
-def _delete(
-    table: sa.Table, column: sa.Column[t.Any], given: sa.Column[t.Any]
-) -> t.Any:
-    mine = column == param("execution_id", sa.Text())
-    return table.delete().where(mine).returning(given)
+def _delete() -> t.Any:
+    return e.delete().where(_mine(), _is_old()).returning(e.c.id)
+
+
+def _is_old() -> sa.ColumnElement[bool]:
+    return e.c.finished_at < db_now() - param("age", sa.Double())
+
+
+def _delete_steps() -> t.Any:
+    mine = s.c.execution_id == param("execution_id", sa.Text())
+    return s.delete().where(mine).returning(s.c.id)
 
 
 def _unfinished() -> Select:

@@ -67,30 +67,27 @@ class Store(Beginner):
         execution_id: str,
         attempt: int,
         work: cabc.Callable[[sa.Connection], StepRecord],
-    ) -> StepRecord:
+    ) -> tuple[StepRecord, bool]:
         """Commit a step's outcome in one transaction with the work that gives it.
 
         :param work: may be done again if the connection breaks, but is committed
             once
+        :return: the outcome, and whether the execution was asked to end
         :raises LeaseLostError: if another attempt took over; nothing is committed
         :raises JournalLostError: if the database stays away
         """
         nonce = new_nonce()
         done: list[StepRecord] = []
+        asked = False
 
         def run(connection: sa.Connection) -> bool:
+            nonlocal asked
+
             if done and self._wrote_step(connection, execution_id, done[-1].id, nonce):
                 return True
 
             with shared_transaction(self.database, connection) as ensure_open:
-                try:
-                    step = work(connection)
-                except Exception as error:
-                    if connection.invalidated:
-                        raise
-
-                    raise _WorkError(error) from error
-
+                step = _do(work, connection)
                 ensure_open()
                 done.append(step)
                 values = step._asdict() | {"attempt": attempt, "nonce": nonce}
@@ -100,6 +97,8 @@ class Store(Beginner):
                 if not rows:
                     raise _fence_error(execution_id, attempt)
 
+                asked = bool(rows[0][1])
+
             return True
 
         try:
@@ -107,7 +106,7 @@ class Store(Beginner):
         except _WorkError as failed:
             raise failed.error from None
 
-        return done[-1]
+        return done[-1], asked
 
     def mark_running(self, execution_id: str, attempt: int, step: StepRecord) -> None:
         """Show that a step's try has begun, unless it has ended by now."""
@@ -291,6 +290,18 @@ class _WorkError(Exception):
 
     def __init__(self, error: Exception) -> None:
         self.error = error
+
+
+def _do(
+    work: cabc.Callable[[sa.Connection], StepRecord], connection: sa.Connection
+) -> StepRecord:
+    try:
+        return work(connection)
+    except Exception as error:
+        if connection.invalidated:
+            raise
+
+        raise _WorkError(error) from error
 
 
 def _fence_error(execution_id: str, attempt: int) -> LeaseLostError:

@@ -1,197 +1,251 @@
 """A laboratory that kills a process at each statement and has another recover.
 
 It is run as a program, since it forks: ``python -m tests.crash_lab URL FOLDER
-SHAPE`` prints a line of JSON for each kill.
+SHAPE...`` prints a line of JSON for each kill.
 """
 
 from __future__ import annotations
 
 import collections.abc as cabc
+import contextlib
 import dataclasses
+import itertools
 import json
+import math
+import multiprocessing
+import multiprocessing.connection
 import os
 import pathlib
 import signal
 import sys
+import threading
 import traceback
 import typing as t
 
-from flask import Flask
 from sqlalchemy import event
 
-from flask_durable import current_step
-from flask_durable import FlaskDurable
-from flask_durable import Retry
-from flask_durable import step
-from flask_durable.state import get_state
-from flask_durable.tables import executions
-from flask_durable.tables import steps
-
-from .driving import Drive
+from . import crash_operators
+from . import crash_shapes
+from . import crash_waits
+from .crash_shapes import Shape
+from .crash_world import World
 from .processes import wait_until
 
-SHAPES = {"straight": "/straight", "suspended": "/suspended"}
-STEPS = ("a", "b", "c", "d")
+GROUPS: dict[str, list[type[Shape]]] = {
+    "steps": [
+        crash_shapes.Straight,
+        crash_shapes.Keyed,
+        crash_shapes.Suspended,
+        crash_shapes.Parallel,
+        crash_shapes.Transaction,
+        crash_shapes.AtMostOnce,
+    ],
+    "waits": [
+        crash_waits.SentEvent,
+        crash_waits.EarlyEvent,
+        crash_waits.Callback,
+        crash_waits.Polled,
+        crash_waits.Deadline,
+    ],
+    "children": [crash_waits.Invoked, crash_waits.FailedChild],
+    "operators": [
+        crash_operators.Started,
+        crash_operators.CancelledWait,
+        crash_operators.CancelledRun,
+        crash_operators.Resumed,
+        crash_operators.Rerun,
+        crash_operators.Purged,
+    ],
+}
+"""What is tried together; the name of a group is what the program takes."""
+
+SHAPES = {shape.__name__: shape for group in GROUPS.values() for shape in group}
+
+RECOVER_TIME = 10.0
+"""Seconds in which everything must have ended after a kill."""
 
 
 @dataclasses.dataclass
 class Report:
-    """What came of one kill."""
+    """What came of one run, and of the kill in it, if the run came so far."""
 
+    shape: str
     when: str
     statement: int
     killed: bool
     text: str
-    status: str | None
-    done_before: list[str]
+    ends: list[str]
+    """Each execution's role or endpoint, and its status."""
+    answers: list[t.Any]
+    called: int
+    """How many functions of steps had been called when it was killed."""
     calls: dict[str, int]
+    again: list[str]
+    """Calls of steps that had an outcome when the process was killed."""
+    counts: dict[str, int]
+
+
+def make_world(
+    url: str, folder: pathlib.Path, testing: bool
+) -> tuple[World, dict[str, Shape]]:
+    """Make an app with the views of all shapes."""
+    world = World(url, folder, testing)
+    return world, {name: shape(world) for name, shape in SHAPES.items()}
 
 
 class Laboratory:
-    """Runs the same request again and again, killed at another statement."""
+    """Does the same again and again, killed at another statement."""
 
-    def __init__(self, url: str, folder: pathlib.Path, shape: str) -> None:
-        self.url = url
-        self.folder = folder
-        self.shape = shape
+    def __init__(self, url: str, folder: pathlib.Path) -> None:
+        self.world, self.shapes = make_world(url, folder, testing=True)
+        self.world.make_tables()
+        self.state = self.world.state
+        self._warm_up()
+        self._opened = dict(vars(self.state))
+        self._survivor = Survivor(url, folder)
 
-    def run(self) -> cabc.Iterator[Report]:
-        """Kill before and after every statement."""
-        in_child(self._make_tables)
+    def _warm_up(self) -> None:
+        """Do once for all forks what is done once in a process."""
+        self.shapes["Straight"].act()
+        _ = self.state.upkeep, self.state.control, self.state.follow_ups
+        self.world.clear()
+        self.world.engine.dispose()
 
-        for when in ("before", "after"):
-            number = 1
+    def run(self, name: str) -> cabc.Iterator[Report]:
+        """Kill before each statement, and after those that a step's function follows.
 
-            while (report := self._kill_at(when, number)).killed:
-                yield report
-                number += 1
+        After any other one all is as before the next. The last run is not killed.
+        """
+        shape = self.shapes[name]
+        called = math.inf
 
-    def _kill_at(self, when: str, number: int) -> Report:
-        for name in ("calls", "text", "before", "end"):
-            (self.folder / name).unlink(missing_ok=True)
+        for number in itertools.count(1):
+            report = self._kill_at(shape, "before", number)
+            yield report
 
-        status = in_child(lambda: self._request(when, number))
-        in_child(self._look_at_journal)
-        in_child(self._recover)
-        end = json.loads(self._read("end"))
-        calls = self._read("calls").split()
+            if report.called > called:
+                yield self._kill_at(shape, "after", number - 1)
+
+            if not report.killed:
+                return
+
+            called = report.called
+
+    def _kill_at(self, shape: Shape, when: str, number: int) -> Report:
+        if type(shape).prepare is not Shape.prepare:
+            self._fork(shape.prepare)
+
+        killed = self._fork(lambda: self._act(shape, when, number))
         return Report(
+            shape=type(shape).__name__,
             when=when,
             statement=number,
-            killed=os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL,
-            text=self._read("text"),
-            status=end,
-            done_before=json.loads(self._read("before")),
-            calls={name: calls.count(name) for name in STEPS},
+            killed=killed,
+            text=self.world.read("text") or "",
+            **self._survivor.recover(type(shape).__name__),
         )
 
-    def _read(self, name: str) -> str:
-        path = self.folder / name
-        return path.read_text() if path.exists() else ""
+    def _fork(self, work: cabc.Callable[[], None]) -> bool:
+        """Do something in a process of its own, and tell whether that was killed."""
+        status = in_child(lambda: self._in_world(work))
 
-    def _app(self, **config: t.Any) -> tuple[Flask, Drive]:
-        app = Flask(__name__, instance_path=str(self.folder))
-        app.config.update(
-            DURABLE_DATABASE_URL=self.url,
-            DURABLE_INLINE_RETRY=0,
-            DURABLE_RETRY=Retry(initial=0.05, jitter=0),
-            SECRET_KEY="laboratory",
-            **config,
-        )
-        durable = FlaskDurable(app)
+        if status and (not os.WIFSIGNALED(status) or os.WTERMSIG(status) != 9):
+            raise RuntimeError(f"The process ended with {status}, and was not killed.")
 
-        def call(name: str, fails: bool = False) -> str:
-            with (self.folder / "calls").open("a") as ledger:
-                ledger.write(f"{name}\n")
+        return status != 0
 
-            if fails and current_step.attempt == 1:
-                raise ConnectionError("once")
+    def _in_world(self, work: cabc.Callable[[], None]) -> None:
+        # A fork forgets the journal; to compile all statements would take 0.2 s.
+        vars(self.state).update(self._opened)
+        work()
 
-            return name
-
-        @app.post("/straight")
-        @durable.endpoint
-        def straight() -> list[str]:
-            return [step.run(name, call, name) for name in STEPS]
-
-        @app.post("/suspended")
-        @durable.endpoint
-        def suspended() -> list[str]:
-            first = step.run("a", call, "a")
-            second = step.run("b", call, "b", fails=True)
-            step.sleep("nap", 0.05)
-            return [first, second, step.run("c", call, "c"), step.run("d", call, "d")]
-
-        return app, Drive(app)
-
-    def _make_tables(self) -> None:
-        app, drive = self._app(TESTING=True)
-        app.test_client().get("/")
-        drive.state.store.check()
-
-    def _request(self, when: str, number: int) -> None:
-        app, drive = self._app(TESTING=True)
-        app.test_client().get("/")
-        database = drive.state.store.database
-        drive.state.store.check()
+    def _act(self, shape: Shape, when: str, number: int) -> None:
         seen = 0
+        lock = threading.Lock()
 
         def count(*arguments: t.Any) -> None:
             nonlocal seen
-            seen += 1
 
-            if seen == number:
-                (self.folder / "text").write_text(arguments[2])
-                os.kill(os.getpid(), signal.SIGKILL)
+            with lock:
+                seen += self.world.watched
 
-        event.listen(database.engine, f"{when}_cursor_execute", count)
-        answer = app.test_client().post(SHAPES[self.shape])
+                if self.world.watched and seen == number:
+                    self.world.note("text", " ".join(arguments[2].split())[:80])
+                    os.kill(os.getpid(), signal.SIGKILL)
 
-        if answer.status_code == 202:
-            for _ in ("retry", "nap"):
-                drive.advance(1.0)
-                drive.run_due()
-
-    def _look_at_journal(self) -> None:
-        """Write down which steps were done when the process was killed."""
-        app, drive = self._app(TESTING=True)
-        app.test_client().get("/")
-        rows = drive.state.store.ask(_statement(drive, "newest"))
-        journal = drive.state.store.journal(rows[0][0]) if rows else []
-        done = [line.id for line in journal if line.status == "completed"]
-        (self.folder / "before").write_text(json.dumps(done))
-
-    def _recover(self) -> None:
-        """Be the process that comes after: its dispatcher does the rest."""
-        app, drive = self._app()
-        app.test_client().get("/")
-        state = get_state(app)
-        store = state.store
-        newest = _statement(drive, "newest")
-
-        def ended() -> bool:
-            rows = store.ask(newest)
-            return not rows or rows[0][1] in {"completed", "failed", "cancelled"}
-
-        try:
-            wait_until(ended, 20, "the execution has ended")
-        finally:
-            rows = store.ask(newest)
-            status = rows[0][1] if rows else None
-            (self.folder / "end").write_text(json.dumps(status))
-            store.ask(_statement(drive, "clear_steps"))
-            store.ask(_statement(drive, "clear"))
+        event.listen(self.world.engine, f"{when}_cursor_execute", count)
+        shape.act()
 
 
-def _statement(drive: Drive, name: str) -> t.Any:
-    clause = {
-        "newest": executions.select().with_only_columns(
-            executions.c.id, executions.c.status
-        ),
-        "clear": executions.delete().returning(executions.c.id),
-        "clear_steps": steps.delete().returning(steps.c.id),
-    }[name]
-    return drive.state.store.database.prepare(clause)
+class Survivor:
+    """The process that stands by, and does the rest after a kill.
+
+    :param url: the journal that it shares with those that are killed
+    """
+
+    def __init__(self, url: str, folder: pathlib.Path) -> None:
+        context = multiprocessing.get_context("fork")
+        self._line, line = context.Pipe()
+        arguments = (url, folder, line)
+        context.Process(target=_stand_by, args=arguments, daemon=True).start()
+        line.close()
+
+    def recover(self, name: str) -> dict[str, t.Any]:
+        """Have everything ended, and hear how; then it is forgotten."""
+        self._line.send(name)
+        return t.cast("dict[str, t.Any]", self._line.recv())
+
+
+def _stand_by(
+    url: str, folder: pathlib.Path, line: multiprocessing.connection.Connection
+) -> None:
+    world, shapes = make_world(url, folder, testing=False)
+
+    with contextlib.suppress(EOFError):
+        while name := line.recv():
+            line.send(_recover(world, shapes[name]))
+
+
+def _recover(world: World, shape: Shape) -> dict[str, t.Any]:
+    done = world.done()
+    earlier = len(world.calls())
+    helped = False
+
+    def ended() -> bool:
+        nonlocal helped
+        helped = helped or shape.help()
+        return helped and world.has_ended()
+
+    world.durable.start_dispatcher(world.app)
+
+    # The report says it if something has not ended.
+    with contextlib.suppress(TimeoutError):
+        wait_until(ended, RECOVER_TIME, pause=0.004)
+
+    assert world.state.dispatcher is not None
+    world.state.dispatcher.stop(RECOVER_TIME)
+    world.state.dispatcher = None
+
+    try:
+        return _results(world, shape, done, earlier)
+    finally:
+        world.clear()
+
+
+def _results(
+    world: World, shape: Shape, done: set[str], earlier: int
+) -> dict[str, t.Any]:
+    calls = world.calls()
+    names = [call.split(" ", 1)[1] for call in calls]
+    kept = [call for call in done if call.split(" ", 1)[1] not in shape.tried_anew]
+    return {
+        "ends": sorted(shape.label(found) for found in world.executions()),
+        "answers": [world.answer(found) for found in world.roots()],
+        "called": earlier,
+        "calls": {name: names.count(name) for name in sorted(set(names))},
+        "again": [call for call in calls[earlier:] if call in kept],
+        "counts": world.count(),
+    }
 
 
 def in_child(work: cabc.Callable[[], None]) -> int:
@@ -210,7 +264,8 @@ def in_child(work: cabc.Callable[[], None]) -> int:
 
 
 if __name__ == "__main__":
-    url, folder, shape = sys.argv[1:]
+    laboratory = Laboratory(sys.argv[1], pathlib.Path(sys.argv[2]))
 
-    for report in Laboratory(url, pathlib.Path(folder), shape).run():
-        print(json.dumps(dataclasses.asdict(report)), flush=True)
+    for name in sys.argv[3:]:
+        for report in laboratory.run(name):
+            print(json.dumps(dataclasses.asdict(report)), flush=True)

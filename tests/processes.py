@@ -32,12 +32,16 @@ FOREIGN = ("FLASK_", "GUNICORN_", "WEB_CONCURRENCY", "PORT")
 
 
 def wait_until(
-    predicate: cabc.Callable[[], T], timeout: float = 10.0, what: str = ""
+    predicate: cabc.Callable[[], T],
+    timeout: float = 10.0,
+    what: str = "",
+    pause: float = 0.02,
 ) -> T:
-    """Look every 20 ms until the predicate gives something true, and give it back.
+    """Look again and again until the predicate gives something true; give it back.
 
     :param timeout: for how long to look, in seconds
     :param what: what is waited for, for the error's message
+    :param pause: seconds between two looks
     :raises TimeoutError: if the time is over
     """
     deadline = time.monotonic() + timeout
@@ -47,7 +51,7 @@ def wait_until(
             name = what or getattr(predicate, "__qualname__", repr(predicate))
             raise TimeoutError(f"Not so within {timeout:g} s: {name} (now {value!r}).")
 
-        time.sleep(0.02)
+        time.sleep(pause)
 
     return value
 

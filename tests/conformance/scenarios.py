@@ -147,16 +147,16 @@ def answer(name: str, data: t.Any) -> Act:
 RunDue = cabc.Callable[[], int]
 
 
-def play(scenario: Scenario, world: World, run_due: RunDue) -> None:
-    """Play a scenario to its end, and compare."""
-    app = world.app
+def add_views(world: World, scenarios: cabc.Iterable[Scenario]) -> None:
+    """Add the view that plays scenarios, and that of their children."""
+    named = {scenario.name: scenario for scenario in scenarios}
 
-    @app.post("/scenario")
+    @world.app.post("/scenario/<name>")
     @world.durable.endpoint
-    def scenario_view() -> t.Any:
-        return scenario.view(world)
+    def scenario_view(name: str) -> t.Any:
+        return named[name].view(world)
 
-    @app.post("/child/<int:number>")
+    @world.app.post("/child/<int:number>")
     @world.durable.endpoint(retry=LATER)
     def child(number: int) -> t.Any:
         world.call(f"child {number}")
@@ -169,7 +169,11 @@ def play(scenario: Scenario, world: World, run_due: RunDue) -> None:
 
         return {"number": step.run("number", int, number)}
 
-    first = app.test_client().post("/scenario")
+
+def play(scenario: Scenario, world: World, run_due: RunDue) -> None:
+    """Play a scenario to its end, and compare."""
+    app = world.app
+    first = app.test_client().post(f"/scenario/{scenario.name}")
     mine = first.headers["Durable-Execution"]
     _run_all(run_due)
 
