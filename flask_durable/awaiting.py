@@ -10,7 +10,6 @@ import typing as t
 
 from .threads import run_in_native_thread
 
-
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
 
 
