@@ -26,7 +26,7 @@ MOST = 64
 """Writes that share a commit at most."""
 
 
-LANES = int(__import__("os").environ.get("LANES", "3"))
+LANES = 8
 """Commits under way at a time; a SQLite file takes one."""
 
 PATIENCE = LOCK_TIMEOUT

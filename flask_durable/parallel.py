@@ -53,14 +53,12 @@ def run_branches(
     """
     results: list[Ran | None] = [None] * len(branches)
     scopes = [scope.fork() for _ in branches]
-    runners = [
-        _isolated(each, fork) for each, fork in zip(branches, scopes, strict=True)
-    ]
+    isolation = Isolation()
     queue = itertools.count()
 
     def work() -> None:
-        while (index := next(queue)) < len(runners):
-            results[index] = runners[index]()
+        while (index := next(queue)) < len(branches):
+            results[index] = isolation.run(branches[index], scopes[index])
 
     with _read_one_by_one():
         helpers = _start_helpers(work, min(max_workers, len(branches)) - 1)
@@ -134,28 +132,34 @@ def _start_helpers(work: Branch, count: int) -> list[threading.Thread]:
     return helpers
 
 
-def _isolated(branch: Branch, scope: Scope) -> cabc.Callable[[], Ran]:
-    """Give a branch a copy of the request's context, with a new ``g``.
+class Isolation:
+    """Runs each branch in a copy of the request's context, with a new ``g``.
 
     Flask's own contexts are left out of the copied variables: a context that
     is found active would be shared, and with it the session of an ORM.
     """
-    context = contextvars.Context()
 
-    for variable, value in contextvars.copy_context().items():
-        if type(value).__module__ != "flask.ctx":
-            context.run(variable.set, value)
+    def __init__(self) -> None:
+        self._whole = contextvars.copy_context()
+        self._bare = contextvars.Context()
 
-    context.run(current_scope.set, scope)
-    copied = copy_current_request_context(lambda: resolve(branch()))
+        for variable, value in self._whole.items():
+            if type(value).__module__ != "flask.ctx":
+                self._bare.run(variable.set, value)
 
-    def run() -> Ran:
+    def run(self, branch: Branch, scope: Scope) -> Ran:
+        """Run a branch, in any thread."""
+
+        def call() -> t.Any:
+            current_scope.set(scope)
+            return resolve(branch())
+
         try:
-            return Ran(context.run(copied))
+            # Made only now: each keeps much in memory.
+            copied = self._whole.copy().run(copy_current_request_context, call)
+            return Ran(self._bare.copy().run(copied))
         except BaseException as error:
             return Ran(error=error)
-
-    return run
 
 
 def _leave_if_not_done(
