@@ -113,6 +113,8 @@ class StepTries:
             started_at=found.started_at if found else self.attempt.now(),
         )
         self.wake_at = found.wake_at if found else None
+        self._begun = 0.0
+        self._failure = Failure.decode(found.error) if found and found.error else None
 
     def mark_start(self, found: StepRecord | None) -> None:
         """Commit that the function is about to be called.
@@ -153,6 +155,8 @@ class StepTries:
                 return self._completed(value)
 
     def _try(self) -> t.Any:
+        self._begun = self.attempt.now()
+
         with self._running():
             return self._call(self.call)
 
@@ -189,7 +193,10 @@ class StepTries:
         except OutputProblem as problem:
             self._output_error(problem)
 
-        self._record("completed", output=output)
+        # What failed before is kept: whoever looks at the step wants to know.
+        failure = self._failure and self._timed(self._failure, "")
+        error = failure.encode() if failure else None
+        self._record("completed", output=output, error=error)
         return self.attempt.state.codec.decode(output)
 
     def _encode(self, value: t.Any) -> bytes:
@@ -288,9 +295,16 @@ class StepTries:
         self, status: StepStatus, failure: Failure | None = None, **values: t.Any
     ) -> StepRecord:
         if failure is not None:
+            failure = self._failure = self._timed(failure, failure.type)
             values |= {"error_type": failure.type, "error": failure.encode()}
 
         return dataclasses.replace(self.step, status=status, **values)
+
+    def _timed(self, failure: Failure, why: str) -> Failure:
+        since = self.step.started_at
+        begun = max(self._begun, since) - since
+        ended = self.attempt.now() - since
+        return failure.after(self._failure, begun, ended, why)
 
     def _log(self, error: Exception, what_next: str) -> None:
         logger.warning(
