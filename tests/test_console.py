@@ -471,3 +471,31 @@ def test_an_unknown_execution(client: FlaskClient) -> None:
     """Is answered 404, on a page that leads back."""
     page = client.get(address("0198"))
     assert page.status_code == 404 and "All executions" in page.text
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        (f"{LIST}?endpoint=%00", 400),
+        (f"{LIST}?from=0001-01-01T00:00", 200),
+        (f"{LIST}?to=9999-12-31T23:59", 200),
+        (f"{LIST}?endpoint=%ff&id=%20", 200),
+        (address("%00"), 404),
+        (address("%ff"), 404),
+        (address("x", "step?name=%00"), 404),
+    ],
+)
+def test_odd_addresses(client: FlaskClient, url: str, code: int) -> None:
+    """Are answered as those of nothing, whatever the database takes."""
+    assert client.get(url).status_code == code
+
+
+def test_an_app_whose_rules_name_hosts(sqlite_url: str) -> None:
+    """The console is on each host, and its links lead to the request's own."""
+    app = Flask("hosts", host_matching=True, static_host="h.example")
+    app.config.update(SECRET_KEY="t", DURABLE_DATABASE_URL=sqlite_url, TESTING=True)
+    durable = FlaskDurable(app)
+    durable.console_auth(lambda request: True)
+    page = app.test_client().get(LIST, base_url="http://other.example/")
+    assert page.status_code == 200 and 'href="/durable/console/stats"' in page.text
+    app.extensions["durable"].close()

@@ -18,6 +18,8 @@ from flask_durable.web.console.waterfall import THIN
 from flask_durable.web.console.waterfall import Waterfall
 from flask_durable.web.console.wording import ago
 from flask_durable.web.console.wording import duration
+from flask_durable.web.console.wording import own_frames
+from flask_durable.web.console.wording import PACKAGE
 
 ORIGIN = 1000.0
 
@@ -200,3 +202,13 @@ def test_ago() -> None:
     assert ago(10, 10.5) == "now"
     assert ago(10, 200) == "3 m ago"
     assert ago(7300, 0) == "in 2 h"
+
+
+def test_tracebacks_have_the_users_frames() -> None:
+    """Ours tell nothing, unless there are no others."""
+    head, end = "Traceback (most recent call last):\n", "ValueError: no\n"
+    ours = f'  File "{PACKAGE}/tries.py", line 1, in run\n    value = 1\n    ^^^^^\n'
+    users = '  File "/srv/shop.py", line 7, in pay\n    raise ValueError\n'
+    assert own_frames(head + ours + ours + users + end) == head + users + end
+    assert own_frames(head + ours + end) == head + ours + end
+    assert own_frames("") == ""

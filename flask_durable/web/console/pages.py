@@ -67,6 +67,7 @@ def _environment() -> jinja2.Environment:
         iso=clock.isoformat,
         size=wording.size,
         code=wording.code,
+        own_frames=wording.own_frames,
     )
     environment.globals.update(
         ago=wording.ago,

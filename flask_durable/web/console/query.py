@@ -56,6 +56,9 @@ class _Unclear(ValueError):
 
 
 def _filters(values: dict[str, str], now: float) -> Filters:
+    if any("\0" in value for value in values.values()):
+        raise _Unclear("No filter has a zero byte in it.")
+
     status = values.get("status")
     within = values.get("within")
     since = _moment(values, "from")

@@ -63,6 +63,7 @@ def page(view: cabc.Callable[..., Response]) -> Page:
         asked = Asked(state, check_access(app, state), Forms(app))
 
         try:
+            _check_text(*values.values(), request.args.get("name", ""))
             answer = view(asked, **values)
         except ExecutionNotFound:
             answer = _message(
@@ -77,6 +78,12 @@ def page(view: cabc.Callable[..., Response]) -> Page:
         return secure(answer)
 
     return guarded
+
+
+def _check_text(*texts: str) -> None:
+    """Make sure that a database takes these; none has what it does not take."""
+    if any("\0" in text for text in texts):
+        raise ExecutionNotFound("There is nothing with a zero byte in its name.")
 
 
 def action(view: cabc.Callable[..., Response]) -> Page:

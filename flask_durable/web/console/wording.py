@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import pathlib
+import re
 import typing as t
 
 STATUSES = {
@@ -18,6 +20,10 @@ STATUSES = {
     "waiting": "Waiting",
     "interrupted": "Interrupted",
 }
+
+PACKAGE = str(pathlib.Path(__file__).parent.parent.parent)
+
+_FRAME = re.compile(r'  File "([^"]*)".*\n(?:    .*\n)*')
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 
@@ -90,3 +96,15 @@ def code(response: bytes | None) -> int | None:
 def pretty(value: t.Any) -> str:
     """Format a value as JSON for people."""
     return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def own_frames(traceback: str) -> str:
+    """Leave this package's own frames out of a traceback, unless it has no others."""
+
+    def is_ours(frame: re.Match[str]) -> bool:
+        return frame[1].startswith(PACKAGE)
+
+    if all(is_ours(frame) for frame in _FRAME.finditer(traceback)):
+        return traceback
+
+    return _FRAME.sub(lambda found: "" if is_ours(found) else found[0], traceback)
