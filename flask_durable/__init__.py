@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .access import ConsoleAccess
 from .errors import CallbackConflict
 from .errors import CallbackError
 from .errors import CallbackGone
@@ -38,6 +39,7 @@ __all__ = [
     "CallbackError",
     "CallbackGone",
     "ConfigError",
+    "ConsoleAccess",
     "ControlError",
     "DeadlineExceeded",
     "DecryptionError",

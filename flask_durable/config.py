@@ -52,6 +52,7 @@ class Config:
     retention: float = 7 * 86_400.0
     strict_replay: bool = False
     create_tables: bool = True
+    console: bool = False
     encryption_keys: tuple[str, ...] = dataclasses.field(default=(), repr=False)
 
     @classmethod
@@ -295,5 +296,6 @@ _READERS: dict[str, Reader] = {
     "retention": _duration,
     "strict_replay": _flag,
     "create_tables": _flag,
+    "console": _flag,
     "encryption_keys": check_keys,
 }

@@ -6,6 +6,7 @@ import typing as t
 
 import sqlalchemy as sa
 
+from . import history
 from .database import Database
 from .sql import db_now
 from .sql import param
@@ -96,6 +97,7 @@ def _resume() -> sa.Update:
             ready_at=now,
             due_at=now,
             finished_at=None,
+            history=history.note(history.ENDED, when=e.c.finished_at),
             error=None,
             response=None,
             response_body=None,

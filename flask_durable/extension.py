@@ -155,6 +155,15 @@ class FlaskDurable(Operations):
         self._hooks.identity = function
         return function
 
+    def console_auth(self, function: F) -> F:
+        """Register what decides who may use the console, and so turn it on.
+
+        It is given the request, and returns true or false, or a
+        :class:`ConsoleAccess`; whoever may not see it is answered 404.
+        """
+        self._hooks.console_auth = function
+        return function
+
     def register_type(
         self,
         cls: type,

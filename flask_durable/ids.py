@@ -20,6 +20,16 @@ def new_id() -> str:
     return str(uuid.UUID(int=value))
 
 
+def first_id(moment: float) -> str:
+    """Give what sorts before the ids made at a time, and after the earlier ones.
+
+    :param moment: in seconds since the epoch
+    """
+    milliseconds = min(max(0, int(moment * 1000)), 2**48 - 1)
+    text = f"{milliseconds:012x}"
+    return f"{text[:8]}-{text[8:]}"
+
+
 def new_nonce() -> str:
     """Make the mark by which a write knows itself again."""
     return secrets.token_hex(8)

@@ -36,6 +36,9 @@ MAX_MESSAGE = 2_000
 MAX_TRACEBACK = 20_000
 """Characters of its traceback that are kept, the last ones."""
 
+MAX_TRIES = 20
+"""Failed tries of a step of which it is kept when they were, the last ones."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RequestRecord:
@@ -236,6 +239,9 @@ class Failure:
     traceback: str = ""
     http: list[t.Any] | None = None
     """Status, headers and body of an HTTP error's own answer."""
+    tries: list[tuple[float, float, str]] = dataclasses.field(default_factory=list)
+    """When a step's tries were, in seconds since it began, and why they failed; the
+    reason is empty for one that did not."""
 
     @classmethod
     def of(cls, error: BaseException, http: list[t.Any] | None = None) -> Failure:
@@ -248,6 +254,13 @@ class Failure:
         text = "".join(traceback.format_exception(error))
         short = message[:MAX_MESSAGE]
         return cls(qualified_name(error), short, text[-MAX_TRACEBACK:], http)
+
+    def after(
+        self, earlier: Failure | None, begun: float, ended: float, why: str
+    ) -> Failure:
+        """Add the tries before the last one, and when that was."""
+        tries = [*(earlier.tries if earlier else ()), (begun, ended, why)]
+        return dataclasses.replace(self, tries=tries[-MAX_TRIES:])
 
     def encode(self) -> bytes:
         """Give the failure's JSON."""

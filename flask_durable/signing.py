@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import hmac
 import typing as t
 
 from flask import Flask
@@ -50,6 +51,21 @@ def read_callback(app: Flask, token: str) -> tuple[str, str] | None:
         return None
 
     return execution_id, step
+
+
+def sign_form(app: Flask, secret: str) -> str:
+    """Make the token of a form for the browser that has a cookie with a secret."""
+    return _signer(app, "form").sign(secret).decode()
+
+
+def check_form(app: Flask, secret: str, token: str) -> bool:
+    """Tell whether a form's token was made for the browser that sent it."""
+    try:
+        signed = _signer(app, "form").unsign(token).decode()
+    except (BadSignature, UnicodeDecodeError):
+        return False
+
+    return bool(secret) and hmac.compare_digest(signed.encode(), secret.encode())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ from flask import current_app
 from flask import Flask
 
 from . import clock
+from .access import ConsoleAuth
 from .codec import Codec
 from .config import Config
 from .control import Control
@@ -23,6 +24,7 @@ from .dispatch import Dispatcher
 from .follow_ups import FollowUps
 from .heartbeat import Heartbeat
 from .heartbeat import Lease
+from .listing import Listing
 from .owner import current_owner
 from .probe import Probe
 from .progress import Progress
@@ -43,6 +45,7 @@ class Hooks:
     """Functions that users register on the extension."""
 
     identity: cabc.Callable[[], t.Any] | None = None
+    console_auth: ConsoleAuth | None = None
     codec: Codec = dataclasses.field(default_factory=Codec)
 
 
@@ -90,6 +93,11 @@ class State:
     def control(self) -> Control:
         """What operators do to executions."""
         return Control(self.store)
+
+    @functools.cached_property
+    def listing(self) -> Listing:
+        """What the console reads."""
+        return Listing(self.store)
 
     @functools.cached_property
     def progress(self) -> Progress:
@@ -182,7 +190,7 @@ class State:
             for database in self._databases:
                 database.forget()
 
-        for name in ("upkeep", "follow_ups", "control", "progress"):
+        for name in ("upkeep", "follow_ups", "control", "listing", "progress"):
             self.__dict__.pop(name, None)
 
         self._reset()

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite
 
+from . import history
 from .database import Database
 from .sql import db_now
 from .sql import param
@@ -199,6 +200,7 @@ def _claim() -> sa.Update:
             looks=0,
             rejections=0,
             refusals=0,
+            history=history.note(history.BEGUN, e.c.attempt + 1),
         )
         .returning(*EXECUTION_COLUMNS)
     )
@@ -230,6 +232,7 @@ def _suspend() -> sa.Update:
             errors=column_param(e.c.errors),
             error=column_param(e.c.error),
             crashes=0,
+            history=history.note(history.SUSPENDED),
         )
         .returning(e.c.id)
     )

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from .blobs import OPTIONAL
 
-SCHEMA_VERSION = "0005"
+SCHEMA_VERSION = "0006"
 
 metadata = sa.MetaData()
 
@@ -64,6 +64,25 @@ executions = sa.Table(
     # endpoint; and a digest of what such a request must agree with.
     sa.Column("idempotency", sa.Text),
     sa.Column("fingerprint", sa.Text),
+    # When its attempts began and ended, as ``history`` writes it.
+    sa.Column("history", sa.Text),
+)
+
+RARE = executions.c.status.in_(
+    [
+        sa.literal_column(f"'{status}'")
+        for status in ("failed", "cancelled", "suspended")
+    ]
+)
+"""What an operator looks for and few have: none that completes at once is indexed."""
+
+sa.Index(
+    "ix_durable_executions_status",
+    executions.c.app,
+    executions.c.status,
+    executions.c.id,
+    postgresql_where=RARE,
+    sqlite_where=RARE,
 )
 
 sa.Index(

@@ -110,6 +110,8 @@ class StepTries:
             started_at=found.started_at if found else self.attempt.now(),
         )
         self.wake_at = found.wake_at if found else None
+        self._begun = 0.0
+        self._failure = Failure.decode(found.error) if found and found.error else None
 
     def mark_start(self, found: StepRecord | None) -> None:
         """Commit that the function is about to be called.
@@ -156,6 +158,7 @@ class StepTries:
         attempt, step = self.attempt, self.step
         lease = attempt.lease
         attempt.ensure_lease()
+        self._begun = attempt.now()
         token = running_step.set(RunningStep(attempt.id, step.id, step.tries))
         lease.tries[step.id] = clock.boottime(), step
 
@@ -182,7 +185,10 @@ class StepTries:
         except OutputProblem as problem:
             self._output_error(problem)
 
-        self._record("completed", output=output)
+        # What failed before is kept: whoever looks at the step wants to know.
+        failure = self._failure and self._timed(self._failure, "")
+        error = failure.encode() if failure else None
+        self._record("completed", output=output, error=error)
         return self.attempt.state.codec.decode(output)
 
     def _encode(self, value: t.Any) -> bytes:
@@ -281,9 +287,16 @@ class StepTries:
         self, status: StepStatus, failure: Failure | None = None, **values: t.Any
     ) -> StepRecord:
         if failure is not None:
+            failure = self._failure = self._timed(failure, failure.type)
             values |= {"error_type": failure.type, "error": failure.encode()}
 
         return self.step._replace(status=status, **values)
+
+    def _timed(self, failure: Failure, why: str) -> Failure:
+        since = self.step.started_at
+        begun = max(self._begun, since) - since
+        ended = self.attempt.now() - since
+        return failure.after(self._failure, begun, ended, why)
 
     def _log(self, error: Exception, what_next: str) -> None:
         logger.warning(

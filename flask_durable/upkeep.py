@@ -7,6 +7,7 @@ import typing as t
 
 import sqlalchemy as sa
 
+from . import history
 from .database import Database
 from .errors import ExecutionNotFound
 from .follow_ups import FollowUps
@@ -222,6 +223,7 @@ def _release() -> sa.Update:
             ready_at=ready,
             due_at=ready,
             crashes=column_param(e.c.crashes),
+            history=history.note(history.LOST),
         )
         .returning(e.c.id)
     )

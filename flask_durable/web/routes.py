@@ -31,6 +31,8 @@ from ..status import MAX_STEPS
 from ..status import prefers_html
 from ..status import retry_after
 from ..status import status_url
+from .console import add_console
+from .guard import exempt_posts
 from .stream import stream_response
 
 
@@ -51,6 +53,8 @@ def make_blueprint(prefix: str, host_matching: bool) -> Blueprint:
     blueprint.add_url_rule(
         "/callbacks/<token>", "callback", callback, methods=["POST"], host=host
     )
+    add_console(blueprint, host)
+    blueprint.url_value_preprocessor(exempt_posts)
     blueprint.register_error_handler(JournalUnavailable, _unavailable)
 
     if host_matching:

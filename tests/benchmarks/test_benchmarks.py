@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from . import console
 from . import recoveries
 from . import volume
 from . import wakeups
@@ -34,3 +35,12 @@ def test_a_full_journal_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     assert text.count("ix_durable_executions_due") >= 2
     assert "ix_durable_executions_owner" in text
     assert "Seq Scan" not in text
+
+
+def test_the_consoles_pages_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line a page; with twice the executions none takes long."""
+    console.main(2_000)
+    text = capsys.readouterr().out
+    names = ("list", "failed", "rare endpoint", "execution")
+    assert all(f"\n{name} " in text for name in names)
+    assert "counts over the newest 20,000" in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc as cabc
+import contextlib
 import os
 import shutil
 import typing as t
@@ -30,20 +31,19 @@ def browser_path() -> str | None:
     return named or next(filter(None, map(shutil.which, NAMES)), None)
 
 
-@pytest.fixture(scope="package")
-def browser() -> cabc.Iterator[Browser]:
-    """Run one browser for all tests; without one they are skipped, and fail in CI.
+@contextlib.contextmanager
+def launch() -> cabc.Iterator[Browser]:
+    """Run a browser.
 
-    It ends with this folder, since its event loop runs in the tests' own thread.
+    :raises LookupError: if there is none
     """
-    give_up = pytest.fail if os.environ.get("CI") else pytest.skip
     path = browser_path()
     if path is None:
-        give_up("There is no Chromium: install one, or set CHROMIUM to its path.")
+        raise LookupError("There is no Chromium: install one, or name it in CHROMIUM.")
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        give_up("Playwright is missing: pip install playwright")
+        raise LookupError("Playwright is missing: pip install playwright") from None
 
     # Chromium's sandbox refuses to run as root.
     sandbox = ["--no-sandbox"] if os.getuid() == 0 else []
@@ -53,3 +53,19 @@ def browser() -> cabc.Iterator[Browser]:
         )
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="package")
+def browser() -> cabc.Iterator[Browser]:
+    """Run one browser for all tests; without one they are skipped, and fail in CI.
+
+    It ends with this folder, since its event loop runs in the tests' own thread.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            browser = stack.enter_context(launch())
+        except LookupError as error:
+            give_up = pytest.fail if os.environ.get("CI") else pytest.skip
+            give_up(str(error))
+
+        yield browser

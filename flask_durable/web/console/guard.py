@@ -1,0 +1,134 @@
+"""Who may use the console, and what its answers and forms carry for safety."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+
+from flask import abort
+from flask import Flask
+from flask import request
+from flask import url_for
+from werkzeug.wrappers import Response
+
+from ...access import ConsoleAccess
+from ...signing import check_form
+from ...signing import sign_form
+from ...state import State
+
+COOKIE = "durable_console"
+FIELD = "token"
+
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "img-src 'self'",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+"""Nothing in a page runs or loads but the console's own files."""
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "X-Robots-Tag": "noindex, nofollow",
+}
+
+FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Via")
+
+
+def check_access(app: Flask, state: State) -> ConsoleAccess:
+    """Give what the current request may see and do; 404 if that is nothing."""
+    decide = state.hooks.console_auth
+
+    if decide is not None:
+        access = ConsoleAccess.of(app.ensure_sync(decide)(request))
+    else:
+        allowed = state.config.console and app.debug and is_local()
+        access = ConsoleAccess.of(allowed)
+
+    if not access.view:
+        abort(404)
+
+    return access
+
+
+def is_local() -> bool:
+    """Tell whether the request comes from this machine's own user.
+
+    A proxy's does not, though it may come from here; nor one for a name that somebody
+    made lead here (DNS rebinding).
+    """
+    if any(name in request.headers for name in FORWARDED):
+        return False
+
+    host = (request.host or "").rpartition("@")[2]
+    name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+    named = name == "localhost" or name.endswith(".localhost")
+    return _is_loopback(request.remote_addr) and (named or _is_loopback(name))
+
+
+def _is_loopback(text: str | None) -> bool:
+    try:
+        address = ipaddress.ip_address((text or "").strip("[]"))
+    except ValueError:
+        return False
+
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
+
+
+class Forms:
+    """The mark of this browser that its forms must send back.
+
+    It works beside an app's own protection and sessions: a cookie with a secret, and
+    in each form the same secret, signed.
+    """
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._secret = request.cookies.get(COOKIE, "")
+        self._is_new = not 20 <= len(self._secret) <= 80
+
+        if self._is_new:
+            self._secret = secrets.token_urlsafe(24)
+
+    @property
+    def token(self) -> str:
+        """What a form of this answer sends."""
+        return sign_form(self._app, self._secret)
+
+    def is_ours(self) -> bool:
+        """Tell whether the current request was sent by one of our pages."""
+        site = request.headers.get("Sec-Fetch-Site", "same-origin")
+        token = request.form.get(FIELD, "")
+        ours = not self._is_new and check_form(self._app, self._secret, token)
+        return ours and site == "same-origin"
+
+    def mark(self, answer: Response) -> None:
+        """Give the browser its secret, if it has none."""
+        if self._is_new:
+            answer.set_cookie(
+                COOKIE,
+                self._secret,
+                path=url_for("durable.console"),
+                secure=request.is_secure,
+                httponly=True,
+                samesite="Lax",
+            )
+
+
+def secure(answer: Response) -> Response:
+    """Add the headers that each answer of the console has."""
+    answer.headers.update(HEADERS)
+    return answer

@@ -1,0 +1,146 @@
+"""What a page shows of requests, outputs and responses."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+import pytest
+
+from flask_durable.web.console import redact
+from flask_durable.web.console.redact import HIDDEN
+from flask_durable.web.console.redact import hide
+from flask_durable.web.console.redact import hide_query
+from flask_durable.web.console.redact import is_secret
+from flask_durable.web.console.redact import show_body
+from flask_durable.web.console.redact import show_headers
+from flask_durable.web.console.redact import show_request
+from flask_durable.web.console.redact import show_response
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "password",
+        "userPassword",
+        "new_password",
+        "client_secret",
+        "accessToken",
+        "X-Api-Key",
+        "apikey",
+        "Authorization",
+        "Set-Cookie",
+        "sessionid",
+        "card",
+        "card_number",
+        "cvc",
+        "PIN",
+        "X-CSRFToken",
+        "Stripe-Signature",
+    ],
+)
+def test_names_of_secrets(name: str) -> None:
+    """However they are written."""
+    assert is_secret(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["seat", "pinned", "passenger", "discard", "keyboard", "cards", "id"]
+)
+def test_other_names(name: str) -> None:
+    """Are shown."""
+    assert not is_secret(name)
+
+
+def test_secrets_are_hidden_at_any_depth() -> None:
+    """Whole, whatever they are; one that is missing is said to be."""
+    value = {"a": [{"token": {"b": 1}}, {"password": None}], "seat": "14A"}
+    hidden = {"a": [{"token": HIDDEN}, {"password": None}], "seat": "14A"}
+    assert hide(value) == hidden
+
+
+def test_queries() -> None:
+    """By their names, also encoded ones."""
+    assert hide_query("a=1&token=x&api%5Fkey=y&flag&secret") == (
+        f"a=1&token={HIDDEN}&api%5Fkey={HIDDEN}&flag&secret"
+    )
+
+
+def test_headers() -> None:
+    """And the queries of links in them."""
+    pairs = [("Cookie", "a=b"), ("X", "y"), ("Referer", "https://x/?token=t&b=1")]
+    shown = [
+        ("Cookie", HIDDEN),
+        ("X", "y"),
+        ("Referer", f"https://x/?token={HIDDEN}&b=1"),
+    ]
+    assert show_headers(pairs) == shown
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "text", "note"),
+    [
+        (b"", "", "", "no body"),
+        (b"hi", "text/plain", "hi", "text/plain, 2 B"),
+        (b"\xff\xfe", "image/png", "", "image/png, 2 B, not shown"),
+        (
+            b'{"a":"\xc3\xa9"}',
+            "application/json",
+            '{\n  "a": "é"\n}',
+            "application/json, 10 B",
+        ),
+        (b"x=1&pin=2", "application/x-www-form-urlencoded", f"x=1\npin={HIDDEN}", None),
+        (
+            b"--x\r\n",
+            "multipart/form-data; boundary=x",
+            "",
+            "multipart/form-data, 5 B, not shown",
+        ),
+        (
+            b"[" * 5000,
+            "application/json",
+            "",
+            "application/json, 4.9 KiB, too big to be shown",
+        ),
+    ],
+)
+def test_bodies(body: bytes, kind: str, text: str, note: str | None) -> None:
+    """As text where they are, formatted where they are JSON."""
+    shown = show_body(body, kind)
+    assert shown.text == text
+    assert note is None or shown.note == note
+
+
+def test_a_long_body_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a letter ends; JSON that is too long to be read is not shown."""
+    monkeypatch.setattr(redact, "SHOWN", 10)
+    monkeypatch.setattr(redact, "PARSED", 30)
+    assert show_body("é".encode() * 50, "text/plain").text == "é" * 10
+    assert "its first 10 characters" in show_body(b"x" * 50, "text/plain").note
+    body = json.dumps({"password": "hunter2" * 9}).encode()
+    assert show_body(body, "application/json").text == ""
+
+
+def test_a_request() -> None:
+    """Its path as people write it, its erased headers by their names."""
+    head: dict[str, t.Any] = {
+        "environ": {
+            "REQUEST_METHOD": "POST",
+            "PATH_INFO": "/caf\xc3\xa9",
+            "QUERY_STRING": "token=x",
+            "REMOTE_ADDR": "10.0.0.1",
+        },
+        "entry": None,
+        "headers": [["Content-Type", "text/plain"]],
+    }
+    secrets = json.dumps([["Authorization", "Bearer abc"]]).encode()
+    shown = show_request(json.dumps(head).encode(), secrets, b"hi")
+    assert (shown.method, shown.target) == ("POST", f"/café?token={HIDDEN}")
+    assert shown.headers[-1] == ("Authorization", HIDDEN)
+    assert shown.body.text == "hi" and shown.client == "10.0.0.1"
+
+
+def test_a_response_that_was_too_big() -> None:
+    """Is said to be."""
+    head = json.dumps({"status": "200 OK", "headers": []}).encode()
+    assert "DURABLE_MAX_RESPONSE_BYTES" in show_response(head, None).body.note
