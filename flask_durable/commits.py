@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from .blobs import Rows
 from .database import Database
-from .database import LOCK_TIMEOUT
+from .engines import LOCK_TIMEOUT
 from .sql import Bound
 from .sql import is_observed
 from .step_sql import LINES

@@ -7,18 +7,17 @@ import contextlib
 import functools
 import logging
 import pathlib
-import sqlite3
 import typing as t
 from contextlib import nullcontext
 
 import sqlalchemy as sa
-from sqlalchemy import event
 from sqlalchemy import exc
 
 from . import clock
 from .config import check_database
-from .config import PREPARE
-from .config import prepare_threshold
+from .engines import connect_args
+from .engines import LOCK_TIMEOUT
+from .engines import make_engine
 from .errors import JournalUnavailable
 from .file_lock import file_lock
 from .file_lock import FileLock
@@ -31,30 +30,11 @@ FIRST_PAUSE = 0.05
 """Seconds before the second try to reach a database that is away; the first
 comes at once, since a pool's connections break all together."""
 
-LOGGING_NAME = "durable"
-"""Tells the journal's statements from the app's own in SQLAlchemy's log."""
-
-POOL_SIZE = 10
-"""Connections kept open; branches and threads share them."""
-
-POOL_OVERFLOW = 30
-"""Further connections under load."""
-
 IDLE_LIMIT = 5
 """Seconds after which PostgreSQL ends a transaction whose client is silent."""
 
-LOCK_TIMEOUT = 10.0
-"""Seconds to wait for another writer of a SQLite file."""
-
 SILENCE = 10.0
 """Seconds after which a PostgreSQL server that answers no more is given up."""
-
-KEEPALIVES = {
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 2,
-}
-"""The same for connections that wait for it; see libpq's parameters."""
 
 PASSING = frozenset({"25006", "26000", "42P05"})
 """SQLSTATEs of PostgreSQL that a new connection may be spared: a server that is
@@ -114,9 +94,9 @@ class Database:
                 "check_same_thread": False,
             }
         elif parsed.get_driver_name() == "psycopg":
-            parsed, options["connect_args"] = _connect_args(parsed, silence)
+            parsed, options["connect_args"] = connect_args(parsed, silence)
 
-        return cls(_engine(parsed, **options))
+        return cls(make_engine(parsed, **options))
 
     @classmethod
     def beside(cls, engine: sa.Engine) -> Database:
@@ -125,7 +105,7 @@ class Database:
             return cls.open(engine.url.render_as_string(hide_password=False))
 
         check_database(engine.url)
-        return cls(_engine(engine.url, pool=engine.pool.recreate()))
+        return cls(make_engine(engine.url, pool=engine.pool.recreate()))
 
     def prepare(
         self, clause: sa.ClauseElement, many: Statement | None = None
@@ -279,65 +259,6 @@ class Database:
             keeper.forget()
 
         self.engine.dispose(close=False)
-
-
-def _connect_args(url: sa.URL, silence: float) -> tuple[sa.URL, dict[str, t.Any]]:
-    """Give the URL and what psycopg is told beside it; the URL has precedence."""
-    wanted: dict[str, t.Any] = {
-        # Two is the least that libpq takes.
-        "connect_timeout": min(5, max(2, int(silence))),
-        "tcp_user_timeout": int(silence * 1000),
-        **KEEPALIVES,
-    }
-    arguments = {name: wanted[name] for name in wanted if name not in url.query}
-
-    if PREPARE in url.query:
-        # libpq would refuse it, and psycopg takes no text.
-        arguments[PREPARE] = prepare_threshold(url)
-        url = url.difference_update_query([PREPARE])
-
-    return url, arguments
-
-
-def _engine(url: sa.URL, **options: t.Any) -> sa.Engine:
-    if "pool" not in options:
-        options |= {"pool_size": POOL_SIZE, "max_overflow": POOL_OVERFLOW}
-
-    # Parameters hold requests and their credentials: no log may show them.
-    options |= {"isolation_level": "AUTOCOMMIT", "hide_parameters": True}
-    options["logging_name"] = LOGGING_NAME
-    engine = sa.create_engine(url, **options)
-    # At DEBUG the rows are shown as well.
-    logging.getLogger(f"sqlalchemy.engine.Engine.{LOGGING_NAME}").addFilter(_no_rows)
-
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _set_pragmas)
-
-    return engine
-
-
-def _set_pragmas(connection: sqlite3.Connection, record: object) -> None:
-    _set_wal(connection)
-    connection.execute("PRAGMA synchronous=FULL").close()
-
-
-def _set_wal(connection: sqlite3.Connection) -> None:
-    """Use a write-ahead log; the switch itself does not wait for others."""
-    deadline = clock.boottime() + LOCK_TIMEOUT
-
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL").close()
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or clock.boottime() > deadline:
-                raise
-
-        clock.sleep(0.01)
-
-
-def _no_rows(record: logging.LogRecord) -> bool:
-    return record.levelno > logging.DEBUG
 
 
 def _away(database: Database, error: Exception) -> str:

@@ -8,11 +8,11 @@ import sqlalchemy as sa
 
 from .blobs import OPTIONAL
 from .sql import param
-from .statements import column_param
 from .statements import EXECUTION_COLUMNS
 from .statements import JOURNAL
 from .statements import Select
 from .statements import STEP_COLUMNS
+from .step_sql import column_param
 from .tables import executions as e
 from .tables import RARE
 from .tables import steps as s

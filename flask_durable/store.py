@@ -154,23 +154,32 @@ class Store(Beginner):
         def wrote(connection: sa.Connection) -> bool:
             return self._wrote_execution(connection, execution_id, nonce)
 
-        if not topics:
+        def work(connection: sa.Connection) -> bool:
+            return self._suspend_waiting(connection, topics, wakes, values, marks)
+
+        if topics:
+            self._fenced(lambda c: work(c) or wrote(c), execution_id, attempt)
+        else:
             update = self.sql.suspend.bind(values | {"wakes": wakes})
             self._commit(execution_id, attempt, wrote, update, *marks)
-            return
 
-        def work(connection: sa.Connection) -> bool:
-            with self.database.transaction(connection):
-                # A number that no counter has says that it was woken.
-                woken = -1 if self._any_event(connection, topics) else wakes
-                rows = self.sql.suspend(connection, wakes=woken, **values)
+    def _suspend_waiting(
+        self,
+        connection: sa.Connection,
+        topics: list[Wait],
+        wakes: int,
+        values: dict[str, t.Any],
+        marks: list[Bound],
+    ) -> bool:
+        with self.database.transaction(connection):
+            # A number that no counter has says that it was woken.
+            woken = -1 if self._any_event(connection, topics) else wakes
+            rows = self.sql.suspend(connection, wakes=woken, **values)
 
-                for bound in marks:
-                    bound.run(connection)
+            for bound in marks:
+                bound.run(connection)
 
-            return bool(rows) or wrote(connection)
-
-        self._fenced(work, execution_id, attempt)
+        return bool(rows)
 
     def _any_event(self, connection: sa.Connection, waits: cabc.Iterable[Wait]) -> bool:
         """Tell whether one of several events is there; no other can come until we

@@ -204,19 +204,17 @@ def test_rare_statuses_are_found_by_their_index(
     statement = drive.state.store.database.prepare(listing_sql.page("failed", False))
     low, high = Filters(status="failed").bounds()
     names = {"app": store.app, "low": low, "high": high, "limit": 5}
-    values: t.Any = statement._defaults | {f"p_{k}": v for k, v in names.items()}
     sqlite = store.database.sqlite
     verb = "EXPLAIN QUERY PLAN " if sqlite else "EXPLAIN "
-
-    if statement._order is not None:
-        values = tuple(values[name] for name in statement._order)
 
     def explain(connection: sa.Connection) -> str:
         if not sqlite:
             connection.exec_driver_sql("SET enable_seqscan = off")
             connection.exec_driver_sql("SET enable_bitmapscan = off")
 
-        rows = connection.exec_driver_sql(verb + statement._text, values)
+        rows = connection.exec_driver_sql(
+            verb + statement.text, statement.parameters(names)
+        )
         return "\n".join(str(tuple(row)) for row in rows)
 
     plan = store.database.run(explain)

@@ -17,6 +17,7 @@ from sqlalchemy import exc
 
 from flask_durable import clock
 from flask_durable import database as module
+from flask_durable import engines
 from flask_durable.database import Database
 from flask_durable.errors import ConfigError
 from flask_durable.errors import JournalUnavailable
@@ -426,7 +427,7 @@ def test_an_outage_does_not_show_the_password(
 def test_pooled_connections_have_their_pragmas(file: Database) -> None:
     """Each of them: a write-ahead log, and commits that wait for the disk."""
     with contextlib.ExitStack() as stack:
-        for _ in range(module.POOL_SIZE + 2):
+        for _ in range(engines.POOL_SIZE + 2):
             connection = stack.enter_context(file.engine.connect())
             found = [
                 connection.exec_driver_sql(f"PRAGMA {name}").scalar()
@@ -458,7 +459,7 @@ class Busy:
 def test_the_switch_to_a_write_ahead_log_waits_for_others(turned: Clock) -> None:
     """SQLite itself does not wait for its lock there."""
     connection = t.cast(t.Any, Busy("database is locked", 5))
-    module._set_pragmas(connection, None)
+    engines._set_pragmas(connection, None)
     assert len(turned.pauses) == 5
 
 
@@ -470,9 +471,9 @@ def test_a_switch_that_does_not_succeed_is_an_error(
     connection = t.cast(t.Any, Busy(message, 10**6))
 
     with pytest.raises(sqlite3.OperationalError, match=message):
-        module._set_pragmas(connection, None)
+        engines._set_pragmas(connection, None)
 
-    waited = module.LOCK_TIMEOUT if "locked" in message else 0
+    waited = engines.LOCK_TIMEOUT if "locked" in message else 0
     assert sum(turned.pauses) == pytest.approx(waited, abs=0.1)
 
 

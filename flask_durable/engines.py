@@ -1,0 +1,93 @@
+"""Engines for a journal, and what each of their connections is told."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import typing as t
+
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from . import clock
+from .config import PREPARE
+from .config import prepare_threshold
+
+LOGGING_NAME = "durable"
+"""Tells the journal's statements from the app's own in SQLAlchemy's log."""
+
+POOL_SIZE = 10
+"""Connections kept open; branches and threads share them."""
+
+POOL_OVERFLOW = 30
+"""Further connections under load."""
+
+LOCK_TIMEOUT = 10.0
+"""Seconds to wait for another writer of a SQLite file."""
+
+KEEPALIVES = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+}
+"""The same for connections that wait for it; see libpq's parameters."""
+
+
+def connect_args(url: sa.URL, silence: float) -> tuple[sa.URL, dict[str, t.Any]]:
+    """Give the URL and what psycopg is told beside it; the URL has precedence."""
+    wanted: dict[str, t.Any] = {
+        # Two is the least that libpq takes.
+        "connect_timeout": min(5, max(2, int(silence))),
+        "tcp_user_timeout": int(silence * 1000),
+        **KEEPALIVES,
+    }
+    arguments = {name: wanted[name] for name in wanted if name not in url.query}
+
+    if PREPARE in url.query:
+        # libpq would refuse it, and psycopg takes no text.
+        arguments[PREPARE] = prepare_threshold(url)
+        url = url.difference_update_query([PREPARE])
+
+    return url, arguments
+
+
+def make_engine(url: sa.URL, **options: t.Any) -> sa.Engine:
+    """Make an engine whose connections commit each statement by itself."""
+    if "pool" not in options:
+        options |= {"pool_size": POOL_SIZE, "max_overflow": POOL_OVERFLOW}
+
+    # Parameters hold requests and their credentials: no log may show them.
+    options |= {"isolation_level": "AUTOCOMMIT", "hide_parameters": True}
+    options["logging_name"] = LOGGING_NAME
+    engine = sa.create_engine(url, **options)
+    # At DEBUG the rows are shown as well.
+    logging.getLogger(f"sqlalchemy.engine.Engine.{LOGGING_NAME}").addFilter(_no_rows)
+
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _set_pragmas)
+
+    return engine
+
+
+def _set_pragmas(connection: sqlite3.Connection, record: object) -> None:
+    _set_wal(connection)
+    connection.execute("PRAGMA synchronous=FULL").close()
+
+
+def _set_wal(connection: sqlite3.Connection) -> None:
+    """Use a write-ahead log; the switch itself does not wait for others."""
+    deadline = clock.boottime() + LOCK_TIMEOUT
+
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or clock.boottime() > deadline:
+                raise
+
+        clock.sleep(0.01)
+
+
+def _no_rows(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG
