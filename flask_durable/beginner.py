@@ -113,8 +113,10 @@ class Beginner(Reader):
         self.check()
         written = self.commits.write(values["id"], statement.bind(values))
 
-        if written and written[0]:
-            return t.cast(float, written[0][0][0])
+        found = written[0] if written else None
+
+        if found:
+            return t.cast(float, found[0][0])
 
         # What may have been committed is looked for, and else done now.
         sent = written is None
@@ -122,14 +124,18 @@ class Beginner(Reader):
         def insert(connection: sa.Connection) -> float | None:
             nonlocal sent
             sent = True
+            # That it met another one is known already.
+            rows = found if found is not None else statement(connection, **values)
 
-            while not (rows := statement(connection, **values)):
+            while not rows:
                 if self._is_there(connection, key, values):
-                    found = self.sql.execution(connection, execution_id=values["id"])
-                    return t.cast(float, found[0].now)
+                    mine = self.sql.execution(connection, execution_id=values["id"])
+                    return t.cast(float, mine[0].now)
 
                 if key is None:
                     return None
+
+                rows = statement(connection, **values)
 
             return t.cast(float, rows[0][0])
 

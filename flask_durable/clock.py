@@ -5,7 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import time
 
-_BOOT_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+def _boot_clock() -> int:
+    return getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+_BOOT_CLOCK = _boot_clock()
 
 
 def now() -> float:

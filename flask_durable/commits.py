@@ -41,7 +41,7 @@ class Write:
     def __init__(self, key: str, bounds: tuple[Bound, ...]) -> None:
         self.key = key
         self.bounds = bounds
-        self.rows: list[Rows] | None = [[] for _ in bounds]
+        self.rows: list[Rows] | None = []
         self.lane: Lane | None = None
         """By which its thread is to write now, for itself and others."""
         self.turn: threading.Lock | None = None
@@ -90,11 +90,12 @@ class Commits:
     def write(self, key: str, *bounds: Bound) -> list[Rows] | None:
         """Commit statements at once, and give the rows of each.
 
-        Where that can't be done, as when the database is away, there are no rows: the
-        caller does it once more by :meth:`.Database.run`, which waits.
+        Where that can't be done, as when the database is away, the caller does it once
+        more by :meth:`.Database.run`, which waits.
 
         :param key: the execution that is written to
-        :return: nothing if it is unknown whether it was committed
+        :return: an empty list if nothing was sent, ``None`` if it is unknown whether it
+            was committed
         """
         write = Write(key, bounds)
 
@@ -217,20 +218,13 @@ class Commits:
     def _run(
         self, lane: Lane, connection: sa.Connection, batch: list[tuple[Bound, ...]]
     ) -> list[list[Rows]]:
-        observed = is_observed(connection.engine)
-
         if len(batch) == 1 and len(batch[0]) == 1:
             with self._database.alone():
-                bound = batch[0][0]
-
-                if observed:
-                    return [[bound.run(connection)]]
-
-                return [[bound.rows(bound.execute(lane.cursor))]]
+                return [[batch[0][0].run(connection, lane.cursor)]]
 
         driver: t.Any = connection.connection.dbapi_connection
 
-        if observed or not hasattr(driver, "pipeline"):
+        if is_observed(connection.engine) or not hasattr(driver, "pipeline"):
             with self._database.transaction(connection):
                 return [[bound.run(connection) for bound in each] for each in batch]
 

@@ -125,14 +125,17 @@ class Bound:
         self.statement = statement
         self.values = values
 
-    def run(self, connection: sa.Connection) -> Rows:
-        """Run it and give its rows."""
+    def run(self, connection: sa.Connection, cursor: t.Any = None) -> Rows:
+        """Run it and give its rows.
+
+        :param cursor: a driver's of that connection, if there is one already
+        """
         if is_observed(connection.engine):
             text, parameters = self.statement.text, self._parameters()
             rows = connection.exec_driver_sql(text, parameters).all()
             return self.statement.open(rows, self.values)
 
-        return self.rows(self.execute(connection.connection.cursor()))
+        return self.rows(self.execute(cursor or connection.connection.cursor()))
 
     def execute(self, cursor: t.Any) -> t.Any:
         """Send it by a driver's cursor, and give that back."""

@@ -11,19 +11,35 @@ import sqlalchemy as sa
 
 @dataclasses.dataclass
 class FakeStatement:
-    """Stands in for a statement, and for one that has its values.
+    """Stands in for a statement.
 
     :param make: gives, for values, what is called with a connection
     """
 
     make: cabc.Callable[[cabc.Mapping[str, t.Any]], cabc.Callable[[t.Any], t.Any]]
 
-    def bind(self, values: cabc.Mapping[str, t.Any]) -> FakeStatement:
+    many = None
+
+    def bind(self, values: cabc.Mapping[str, t.Any]) -> FakeBound:
         """Give the statement its values."""
-        fake = FakeStatement(self.make)
-        fake.run = fake.execute = self.make(values)  # type: ignore[attr-defined]
-        return fake
+        return FakeBound(self, self.make(values))
 
     def __call__(self, connection: sa.Connection, **values: t.Any) -> t.Any:
         """Run it at once."""
         return self.make(values)(connection)
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeBound:
+    """Stands in for a statement that has its values."""
+
+    statement: FakeStatement
+    call: cabc.Callable[[t.Any], t.Any]
+
+    def run(self, connection: sa.Connection, cursor: object = None) -> t.Any:
+        """Run it."""
+        return self.call(connection)
+
+    def execute(self, cursor: object) -> t.Any:
+        """Send it in a pipeline."""
+        return self.call(None)

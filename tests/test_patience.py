@@ -282,14 +282,15 @@ def test_the_same_request_may_wait_for_the_first(
 def test_a_wait_holds_no_connection(
     client: FlaskClient, drive: Drive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are needed by those who work."""
+    """They are needed by those who work; theirs are kept."""
     url = (client.post("/work").json or {})["response_url"]
     pool = t.cast(t.Any, drive.state.store.database.engine.pool)
+    kept = pool.checkedout()
     held: list[int] = []
     wait = threading.Event.wait
 
     def look(self: threading.Event, timeout: float | None = None) -> bool:
-        held.append(pool.checkedout())
+        held.append(pool.checkedout() - kept)
         return wait(self, timeout)
 
     monkeypatch.setattr(threading.Event, "wait", look)
