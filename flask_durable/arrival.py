@@ -22,6 +22,8 @@ from .problems import Problem
 from .records import RequestRecord
 from .replay import Replay
 from .sending import HEADER
+from .sending import INSIDE
+from .sending import Inside
 from .signing import EXPIRED
 from .signing import read_ticket
 from .signing import Ticket
@@ -144,6 +146,12 @@ def _verify(app: Flask, header: str, record: RequestRecord) -> Ticket:
 
 def _replay(state: State, ticket: Ticket) -> Replay:
     """Give hooks the replay, unless its ticket was used before."""
+    inside = request.environ.get(INSIDE)
+
+    if isinstance(inside, Inside):
+        # Its sender has just read the row.
+        return _replay_of(state, ticket, inside.identity)
+
     try:
         found = state.store.replay(ticket.execution_id)
     except ExecutionNotFound as error:
@@ -154,7 +162,10 @@ def _replay(state: State, ticket: Ticket) -> Replay:
     if found.attempt != ticket.attempt - 1 or not found.is_claimable:
         raise refuse_replay(USED)
 
-    identity = found.identity
+    return _replay_of(state, ticket, found.identity)
+
+
+def _replay_of(state: State, ticket: Ticket, identity: bytes | None) -> Replay:
     value = None if identity is None else state.codec.decode(identity)
     return Replay(ticket.execution_id, value)
 

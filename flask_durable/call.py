@@ -42,6 +42,7 @@ from .records import Execution
 from .records import ExecutionStatus
 from .records import Failure
 from .records import ResponseRecord
+from .sending import INSIDE
 from .state import State
 from .status import link_status
 
@@ -78,7 +79,7 @@ class Call:
         self._attempt = attempt
         self._patience = patience
         self._outcome: Outcome | None = None
-        self._ending = Ending(state, attempt)
+        self._ending = Ending(state, attempt, request.environ.get(INSIDE))
         self._in_view = False
         self._permanent = False
         self._g = t.cast(t.Any, g)._get_current_object()

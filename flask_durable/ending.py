@@ -11,6 +11,7 @@ from .attempt import Attempt
 from .records import ExecutionStatus
 from .records import ResponseRecord
 from .records import StepRecord
+from .sending import Inside
 from .state import State
 from .watchers import watchers
 
@@ -22,9 +23,10 @@ SUSPENDED = "is suspended for %.1f s"
 class Ending:
     """Ends one attempt: finished, suspended, or abandoned."""
 
-    def __init__(self, state: State, attempt: Attempt) -> None:
+    def __init__(self, state: State, attempt: Attempt, inside: Inside | None) -> None:
         self._state = state
         self._attempt = attempt
+        self._inside = inside
         self.done = False
 
     @property
@@ -47,7 +49,7 @@ class Ending:
         self._state.store.finish(
             attempt.id, attempt.attempt, status, response, error, follow_up, parent
         )
-        self.end()
+        self.end(status)
         self._log(f"is {status}" if status == "cancelled" else status)
 
         if follow_up is not None:
@@ -83,16 +85,23 @@ class Ending:
             attempt.execution.wakes,
             attempt.waits.values(),
         )
-        self.end()
+        self.end("suspended")
         delay = ready_at - attempt.now()
         # What it waits for may have come meanwhile.
         self._state.wake(0.0 if attempt.waits else delay)
         what = "is suspended until it is woken" if math.isinf(delay) else SUSPENDED
         self._log(what, *() if math.isinf(delay) else (max(0.0, delay),))
 
-    def end(self) -> None:
-        """Stop renewing: the row says that the attempt is over."""
+    def end(self, status: ExecutionStatus | None = None) -> None:
+        """Stop renewing: the row says that the attempt is over.
+
+        :param status: what it says
+        """
         self.done = True
+
+        if self._inside is not None:
+            self._inside.status = status
+
         self._state.heartbeat.end(self._attempt.lease)
         watchers.tell(self._attempt.id)
 

@@ -69,6 +69,7 @@ class Outgoing:
     attempt: int
     rejections: int
     due: bool
+    identity: bytes | None
     request: RequestRecord
 
     @property

@@ -21,6 +21,7 @@ from .records import Outgoing
 from .recovery import backoff
 from .recovery import PUT_OFF
 from .sending import Answer
+from .sending import Inside
 from .sending import send_in_process
 from .sending import send_over_http
 from .signing import sign_ticket
@@ -74,7 +75,12 @@ def replay(
             return f"is passed over: {reason}"
 
         over_http = state.config.replay_url is not None and not in_process
-        answer = _try_to_send(app, state, execution_id, found, over_http)
+        inside = None if over_http else Inside(found.identity)
+        answer = _try_to_send(app, state, execution_id, found, inside)
+
+        if inside is not None and inside.status is not None:
+            return f"is {inside.status}"
+
         return _settle(state, execution_id, attempt, answer)
     except ExecutionNotFound:
         return "is passed over: the journal has no such execution"
@@ -110,11 +116,11 @@ def _reason_against(state: State, found: Outgoing, attempt: int) -> str | None:
 
 
 def _try_to_send(
-    app: Flask, state: State, execution_id: str, found: Outgoing, over_http: bool
+    app: Flask, state: State, execution_id: str, found: Outgoing, inside: Inside | None
 ) -> Answer:
     """Send the request; what keeps it from being sent is no answer either."""
     try:
-        return _send(app, state, execution_id, found, over_http)
+        return _send(app, state, execution_id, found, inside)
     except JournalUnavailable:
         raise
     except Exception as error:
@@ -124,16 +130,16 @@ def _try_to_send(
 
 
 def _send(
-    app: Flask, state: State, execution_id: str, found: Outgoing, over_http: bool
+    app: Flask, state: State, execution_id: str, found: Outgoing, inside: Inside | None
 ) -> Answer:
     config = state.config
     request = found.request
-    origin = request_origin(request) if over_http else {}
+    origin = {} if inside else request_origin(request)
     ticket = Ticket(execution_id, found.attempt + 1, request.digest, origin)
 
-    if not over_http:
+    if inside:
         again = found.rejections % 2 == 1
-        return send_in_process(app, request, sign_ticket(app, ticket), again)
+        return send_in_process(app, request, sign_ticket(app, ticket), again, inside)
 
     answer = send_over_http(config, request, sign_ticket(app, ticket))
 

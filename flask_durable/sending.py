@@ -20,6 +20,7 @@ from .capture import HOP_BY_HOP
 from .capture import request_environ
 from .capture import wire_request
 from .config import Config
+from .records import ExecutionStatus
 from .records import RequestRecord
 
 if t.TYPE_CHECKING:
@@ -58,14 +59,29 @@ class Answer:
         return self.response.status if self.response is not None else self.error
 
 
+@dataclasses.dataclass
+class Inside:
+    """What the sender and the endpoint of a replay tell each other in one process.
+
+    Over HTTP both ask the journal.
+    """
+
+    identity: bytes | None
+    status: ExecutionStatus | None = None
+    """What the execution was when the attempt had committed its end."""
+
+
+INSIDE = "flask_durable.inside"
+
+
 def send_in_process(
-    app: Flask, record: RequestRecord, ticket: str, again: bool
+    app: Flask, record: RequestRecord, ticket: str, again: bool, inside: Inside
 ) -> Answer:
     """Issue the request through WSGI, in an empty context.
 
     :param again: whether the replay before led nowhere
     """
-    environ = request_environ(record, again)
+    environ = request_environ(record, again) | {INSIDE: inside}
     environ["HTTP_DURABLE_REPLAY"] = ticket
     environ |= {
         "wsgi.errors": sys.stderr,

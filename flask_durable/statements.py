@@ -127,7 +127,7 @@ class Statements:
         self.replay = prepare(_by_id(e.c.attempt, e.c.status, e.c.identity))
         due = e.c.ready_at <= db_now()
         head = (e.c.app, e.c.status, e.c.attempt, e.c.rejections, due.label("due"))
-        request = (e.c.request, e.c.secrets, e.c.body, e.c.digest)
+        request = (e.c.identity, e.c.request, e.c.secrets, e.c.body, e.c.digest)
         self.outgoing = prepare(_by_id(*head, *request))
         self.response = prepare(_by_id(e.c.response, e.c.response_body))
 
