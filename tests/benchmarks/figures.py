@@ -63,6 +63,12 @@ class Comparison:
         """Tell whether the goal is reached."""
         return self.ratio >= self.goal if self.at_least else self.ratio <= self.goal
 
+    @property
+    def score(self) -> float:
+        """How many times the goal is reached."""
+        ratio = max(self.ratio, 0.001)
+        return ratio / self.goal if self.at_least else self.goal / ratio
+
     def __str__(self) -> str:
         limit = "≥" if self.at_least else "≤"
         low, high = min(self.ratios), max(self.ratios)

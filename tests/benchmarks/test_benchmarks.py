@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from . import __main__ as suite
 from . import console
 from . import recoveries
 from . import volume
@@ -18,6 +19,14 @@ def test_wakeups_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["embedded", "rq"]
     assert all(float(line.split()[2]) > 0 for line in lines)
+
+
+@pytest.mark.parametrize("name", suite.ALL)
+def test_each_comparison_is_measured(name: str) -> None:
+    """Once, and small: its figures say nothing, but they are there."""
+    found = suite.run([name], small=True)
+    assert found
+    assert all(figure >= 0 for each in found for figure in each.ours + each.theirs)
 
 
 def test_recoveries_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
