@@ -29,6 +29,9 @@ MOST = 64
 LANES = 8
 """Commits under way at a time; a SQLite file takes one."""
 
+TROUBLED = 1.0
+"""Seconds after an outage in which no new connection is tried from here."""
+
 PATIENCE = LOCK_TIMEOUT
 """Seconds that a thread lets another one write for it."""
 
@@ -196,6 +199,7 @@ class Commits:
             found = self._run(lane, connection, [write.bounds for write in batch])
         except BaseException as error:
             self._database.invalidate(connection, error)
+            self._database.note_trouble(error)
 
             if not isinstance(error, self._database.errors):
                 raise
@@ -207,11 +211,11 @@ class Commits:
                 lane.disconnect()
 
     def _connect(self, lane: Lane) -> sa.Connection | None:
-        if lane.connection is None:
+        if lane.connection is None and self._database.steady_for(TROUBLED, 0.0):
             try:
-                lane.connection = self._database.engine.connect()
-            except self._database.errors:
-                return None
+                lane.connection = self._database.connect()
+            except self._database.errors as error:
+                self._database.note_trouble(error)
 
         return lane.connection
 

@@ -15,6 +15,7 @@ from sqlalchemy import exc
 
 from . import clock
 from .config import check_database
+from .engines import BORN
 from .engines import connect_args
 from .engines import LOCK_TIMEOUT
 from .engines import make_engine
@@ -73,6 +74,7 @@ class Database:
         )
         self.troubled_at: float | None = None
         """When an error of the connection was last seen, by the boot clock."""
+        self._broken_at: float | None = None
         self.keepers: list[Keeper] = []
         self._closed = False
 
@@ -138,7 +140,7 @@ class Database:
                 raise JournalUnavailable(f"The journal at {self.label} was closed.")
 
             try:
-                with self.engine.connect() as connection:
+                with self.connect() as connection:
                     return self._invalidating(connection, work)
             except self.errors as error:
                 if not self.is_outage(error):
@@ -154,6 +156,19 @@ class Database:
 
             clock.sleep(pause)
             pause = min(1.0, pause * 2 or FIRST_PAUSE)
+
+    def connect(self) -> sa.Connection:
+        """Take a connection from the pool.
+
+        When one turns out to be broken, those that are as old are not used again: a
+        server that ends ends them all.
+        """
+        connection = self.engine.connect()
+
+        if self._broken_at is not None and connection.info[BORN] <= self._broken_at:
+            connection.invalidate()
+
+        return connection
 
     def _invalidating(
         self, connection: sa.Connection, work: cabc.Callable[..., T]
@@ -173,7 +188,15 @@ class Database:
             )
             t.cast(t.Any, error).connection_invalidated = broken
 
+            if broken:
+                self._broken_at = clock.boottime()
+
         connection.invalidate()
+
+    def note_trouble(self, error: BaseException) -> None:
+        """Note an outage for those who need the database to be steady."""
+        if isinstance(error, self.errors) and self.is_outage(error):
+            self.troubled_at = clock.boottime()
 
     def is_outage(self, error: Exception) -> bool:
         """Tell whether an error says that the database can't be used now."""

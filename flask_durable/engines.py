@@ -16,6 +16,9 @@ from .config import prepare_threshold
 LOGGING_NAME = "durable"
 """Tells the journal's statements from the app's own in SQLAlchemy's log."""
 
+BORN = "flask_durable.born"
+"""When a connection was made, by the boot clock, in its ``info``."""
+
 POOL_SIZE = 10
 """Connections kept open; branches and threads share them."""
 
@@ -63,10 +66,16 @@ def make_engine(url: sa.URL, **options: t.Any) -> sa.Engine:
     # At DEBUG the rows are shown as well.
     logging.getLogger(f"sqlalchemy.engine.Engine.{LOGGING_NAME}").addFilter(_no_rows)
 
+    event.listen(engine, "connect", _note_birth)
+
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _set_pragmas)
 
     return engine
+
+
+def _note_birth(connection: object, record: t.Any) -> None:
+    record.info[BORN] = clock.boottime()
 
 
 def _set_pragmas(connection: sqlite3.Connection, record: object) -> None:
