@@ -42,6 +42,8 @@ class Arrival:
 
     record: RequestRecord
     ticket: Ticket | None
+    due_at: float | None = None
+    """Since when a replay could have begun."""
 
 
 def arrive(app: Flask) -> None:
@@ -62,13 +64,13 @@ def arrive(app: Flask) -> None:
     state = get_state(app)
     limit = options.max_request_bytes or state.config.max_request_bytes
     record = capture_request(request, limit)
-    ticket = None
+    ticket = due_at = None
 
     if header is not None:
         ticket = _verify(app, header, record)
-        request.environ[REPLAY_KEY] = _replay(state, ticket)
+        request.environ[REPLAY_KEY], due_at = _replay(state, ticket)
 
-    request.environ[KEY] = Arrival(record, ticket)
+    request.environ[KEY] = Arrival(record, ticket, due_at)
 
 
 class Entry:
@@ -142,8 +144,8 @@ def _verify(app: Flask, header: str, record: RequestRecord) -> Ticket:
     return ticket
 
 
-def _replay(state: State, ticket: Ticket) -> Replay:
-    """Give hooks the replay, unless its ticket was used before."""
+def _replay(state: State, ticket: Ticket) -> tuple[Replay, float | None]:
+    """Give hooks the replay, unless its ticket was used before; and when it was due."""
     try:
         found = state.store.replay(ticket.execution_id)
     except ExecutionNotFound as error:
@@ -156,7 +158,7 @@ def _replay(state: State, ticket: Ticket) -> Replay:
 
     identity = found.identity
     value = None if identity is None else state.codec.decode(identity)
-    return Replay(ticket.execution_id, value)
+    return Replay(ticket.execution_id, value), found.ready_at
 
 
 def unavailable(error: JournalUnavailable) -> Problem:

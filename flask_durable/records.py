@@ -151,6 +151,8 @@ class ReplayRecord:
     attempt: int
     status: ExecutionStatus
     identity: bytes | None
+    ready_at: float | None
+    """Since when an attempt may begin."""
 
     @property
     def is_claimable(self) -> bool:

@@ -136,7 +136,9 @@ class Statements:
                 e.c.idempotency == column_param(e.c.idempotency)
             )
         )
-        self.replay = prepare(_by_id(e.c.attempt, e.c.status, e.c.identity))
+        self.replay = prepare(
+            _by_id(e.c.attempt, e.c.status, e.c.identity, e.c.ready_at)
+        )
         due = e.c.ready_at <= db_now()
         head = (e.c.app, e.c.status, e.c.attempt, e.c.rejections, due.label("due"))
         request = (e.c.request, e.c.secrets, e.c.body, e.c.digest)

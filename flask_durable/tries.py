@@ -157,6 +157,23 @@ class StepTries:
             return self._call(self.call)
 
     def _call(self, function: cabc.Callable[..., t.Any], *args: t.Any) -> t.Any:
+        state = self.attempt.state
+
+        if state.probe is None and state.tracer is None:
+            return resolve(function(*args))
+
+        with self._traced():
+            return self._probed(function, *args)
+
+    def _traced(self) -> contextlib.AbstractContextManager[object]:
+        tracer = self.attempt.state.tracer
+
+        if tracer is None:
+            return contextlib.nullcontext()
+
+        return tracer.call(self.attempt.execution, self.step)
+
+    def _probed(self, function: cabc.Callable[..., t.Any], *args: t.Any) -> t.Any:
         probe = self.attempt.state.probe
 
         if probe is None:
