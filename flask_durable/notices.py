@@ -55,9 +55,12 @@ class Notices:
         :param due_at: since when it could have, if it was not a client's own request
         """
         if execution_started.receivers:
-            delay = queue_delay(execution, due_at)
-            values = {"execution": execution_info(execution), "delay": delay}
-            self._send(execution_started, lambda: values)
+
+            def values() -> Values:
+                delay = queue_delay(execution, due_at)
+                return {"execution": execution_info(execution), "delay": delay}
+
+            self._send(execution_started, values)
 
     def suspended(
         self, reason: Reason, execution: cabc.Callable[[], Execution], **changed: t.Any
@@ -104,13 +107,16 @@ class Notices:
         signal = step_completed if step.status == "completed" else step_failed
 
         if signal.receivers:
-            finished_at = step.finished_at or step.started_at
-            values = {
-                "execution": execution_info(execution),
-                "step": step_info(step),
-                "duration": max(0.0, finished_at - step.started_at),
-            }
-            self._send(signal, lambda: values)
+
+            def values() -> Values:
+                finished_at = step.finished_at or step.started_at
+                return {
+                    "execution": execution_info(execution),
+                    "step": step_info(step),
+                    "duration": max(0.0, finished_at - step.started_at),
+                }
+
+            self._send(signal, values)
 
     def _send(self, signal: NamedSignal, values: cabc.Callable[[], Values]) -> None:
         app = self._app and self._app()
@@ -118,13 +124,15 @@ class Notices:
         if app is None or signal.is_muted:
             return
 
+        receivers = list(signal.receivers_for(app))
+
         try:
-            given = values() if any(signal.receivers_for(app)) else {}
+            given = values() if receivers else {}
         except Exception as error:
             logger.warning("The signal %s was not sent: %s", signal.name, error)
             return
 
-        for receiver in signal.receivers_for(app):
+        for receiver in receivers:
             try:
                 resolve(receiver(app, **given))
             except Exception:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc as cabc
 import logging
 import threading
-import weakref
+import typing as t
 
 from flask import Flask
 
@@ -35,11 +35,6 @@ logger = logging.getLogger(__name__)
 
 KEY = "durable.prometheus"
 
-_registries: weakref.WeakKeyDictionary[
-    CollectorRegistry, dict[Metric, Counter | Histogram]
-] = weakref.WeakKeyDictionary()
-"""The metrics of each registry: several apps may count in one."""
-
 
 def instrument(app: Flask, registry: CollectorRegistry = REGISTRY) -> None:
     """Count what an app's executions and steps do.
@@ -57,13 +52,18 @@ def instrument(app: Flask, registry: CollectorRegistry = REGISTRY) -> None:
             "This app's metrics are counted already: call instrument once."
         )
 
-    metrics = _registries.get(registry)
+    app.extensions[KEY] = Measures(app, _recorder(_metrics_of(registry)))
 
-    if metrics is None:
-        metrics = {metric: _make(metric, registry) for metric in METRICS}
-        _registries[registry] = metrics
 
-    app.extensions[KEY] = Measures(app, _recorder(metrics))
+def _metrics_of(registry: CollectorRegistry) -> dict[Metric, Counter | Histogram]:
+    """Make the metrics in a registry, once: several apps may count in one."""
+    found = vars(registry).get(KEY)
+
+    if found is None:
+        found = {metric: _make(metric, registry) for metric in METRICS}
+        vars(registry)[KEY] = found
+
+    return t.cast("dict[Metric, Counter | Histogram]", found)
 
 
 def _make(metric: Metric, registry: CollectorRegistry) -> Counter | Histogram:

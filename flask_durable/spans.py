@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc as cabc
 import contextlib
+import functools
 import logging
 import typing as t
 
@@ -19,6 +20,7 @@ from .infos import ExecutionInfo
 from .infos import StepInfo
 from .names import plain_name
 from .notices import queue_delay
+from .problems import Problem
 from .records import Execution
 from .records import StepRecord
 from .signals import execution_cancelled
@@ -78,6 +80,22 @@ class Tracer:
         self, execution: Execution, due_at: float | None
     ) -> cabc.Iterator[None]:
         """Make an attempt's span, current while its view runs."""
+        with _current(lambda: self._start_attempt(execution, due_at)) as span:
+            try:
+                yield
+            except Problem:
+                # Ours: the outcome is unknown.
+                raise
+            except HTTPException:
+                span.set_attribute(OUTCOME, "completed")
+                raise
+            except Exception as error:
+                span.set_attribute(OUTCOME, "failed")
+                span.record_exception(error)
+                span.set_status(_error(f"{type(error).__name__}: {error}"))
+                raise
+
+    def _start_attempt(self, execution: Execution, due_at: float | None) -> trace.Span:
         here = self._trace(execution.id, dict(request.headers))
         server = trace.get_current_span()
         delay = queue_delay(execution, due_at)
@@ -89,31 +107,25 @@ class Tracer:
             attributes=attributes | ({} if delay is None else {DELAY: delay}),
             links=_links(server),
         )
+        request.environ[KEY] = Live(execution.id, execution.attempt, here, span)
         server.set_attribute(ID, execution.id)
         server.add_link(here.root)
-        request.environ[KEY] = Live(execution.id, execution.attempt, here, span)
-
-        with trace.use_span(span, True, False, False):
-            try:
-                yield
-            except HTTPException:
-                span.set_attribute(OUTCOME, "completed")
-                raise
-            except Exception as error:
-                span.set_attribute(OUTCOME, "failed")
-                span.record_exception(error)
-                span.set_status(_error(f"{type(error).__name__}: {error}"))
-                raise
+        return span
 
     @contextlib.contextmanager
     def call(self, execution: Execution, step: StepRecord) -> cabc.Iterator[None]:
         """Make a span of a try of a step, current while its function runs."""
+        name = f"step {plain_name(step.id)}"
         attributes = _of_info(execution) | _of_step(step)
+        start = functools.partial(self._tracer.start_span, name, attributes=attributes)
 
-        with self._tracer.start_as_current_span(
-            f"step {plain_name(step.id)}", attributes=attributes
-        ):
-            yield
+        with _current(start) as span:
+            try:
+                yield
+            except Exception as error:
+                span.record_exception(error)
+                span.set_status(_error(f"{type(error).__name__}: {error}"))
+                raise
 
     def headers(self) -> dict[str, str]:
         """Give what makes a new execution a part of the current trace."""
@@ -216,6 +228,34 @@ class Tracer:
         choose_ids(tracer)
         self._found = tracer
         return t.cast(trace.Tracer, tracer)
+
+
+@contextlib.contextmanager
+def _current(start: cabc.Callable[[], trace.Span]) -> cabc.Iterator[trace.Span]:
+    """Make a span current, and end it; what goes wrong with spans is only logged.
+
+    A step that has run must not be run again because an exporter fails.
+    """
+    span: trace.Span = trace.INVALID_SPAN
+
+    with contextlib.ExitStack() as stack:
+        with _logged():
+            span = start()
+            stack.enter_context(trace.use_span(span, False, False, False))
+
+        try:
+            yield span
+        finally:
+            with _logged():
+                span.end()
+
+
+@contextlib.contextmanager
+def _logged() -> cabc.Iterator[None]:
+    try:
+        yield
+    except Exception:
+        logger.exception("A span could not be made.")
 
 
 def _live(execution: ExecutionInfo) -> Live | None:

@@ -14,6 +14,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -562,6 +563,49 @@ def test_other_libraries_keep_their_ids(client: FlaskClient, spans: Spans) -> No
     ours, other = (spans.provider.get_tracer(n) for n in ("flask_durable", "other"))
     assert other.id_generator is spans.provider.id_generator  # type: ignore[attr-defined]
     assert ours.id_generator is not spans.provider.id_generator  # type: ignore[attr-defined]
+
+
+class Broken(SpanProcessor):
+    """Fails at every span."""
+
+    def on_start(self, span: t.Any, parent_context: t.Any = None) -> t.NoReturn:
+        """Fail."""
+        raise ValueError("broken at the start")
+
+    def on_end(self, span: t.Any) -> t.NoReturn:
+        """Fail."""
+        raise ValueError("broken at the end")
+
+
+class BrokenAtEnd(Broken):
+    """Fails when a span ends."""
+
+    def on_start(self, span: t.Any, parent_context: t.Any = None) -> None:  # type: ignore[override]
+        """Let it begin."""
+
+
+@pytest.mark.parametrize("broken", [Broken, BrokenAtEnd])
+def test_broken_spans_change_nothing(
+    app: Flask,
+    client: FlaskClient,
+    durable: FlaskDurable,
+    spans: Spans,
+    caplog: pytest.LogCaptureFixture,
+    broken: type[Broken],
+) -> None:
+    """Above all no step runs twice."""
+    calls: list[str] = []
+
+    @app.post("/counted")
+    @durable.endpoint
+    def counted() -> str:
+        step.run("count", lambda: calls.append("once"))
+        return "done"
+
+    spans.provider.add_span_processor(broken())
+    assert client.post("/counted").text == "done"
+    assert calls == ["once"]
+    assert "A span could not be made." in caplog.text
 
 
 # Setting up

@@ -20,6 +20,7 @@ from flask_durable import execution_started
 from flask_durable import execution_suspended
 from flask_durable import FlaskDurable
 from flask_durable import NonRetryableError
+from flask_durable import notices
 from flask_durable import step
 from flask_durable import step_completed
 from flask_durable import step_failed
@@ -394,7 +395,7 @@ def test_a_receiver_is_told_after_the_commit(
 def test_other_apps_hear_nothing(
     client: FlaskClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The sender is the app; what nobody hears is not even made."""
+    """The sender is the app."""
 
     def hear(sender: Flask, **more: t.Any) -> t.NoReturn:
         raise AssertionError("it is not ours")
@@ -403,6 +404,24 @@ def test_other_apps_hear_nothing(
         assert client.post("/good").status_code == 200
 
     assert "AssertionError" not in caplog.text
+
+
+def test_what_nobody_hears_is_not_made(
+    client: FlaskClient,
+    drive: Drive,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It costs nothing."""
+
+    def make(*args: t.Any) -> t.NoReturn:
+        raise AssertionError("it was made")
+
+    monkeypatch.setattr(notices, "execution_info", make)
+    monkeypatch.setattr(notices, "step_info", make)
+    drive.finish(client.post("/nap"))
+    client.post("/bad")
+    assert "was not sent" not in caplog.text
 
 
 def test_a_muted_signal_is_silent(client: FlaskClient, heard: list[Heard]) -> None:
