@@ -30,3 +30,10 @@ class Tracer(t.Protocol):
     def headers(self) -> dict[str, str]:
         """Give the headers by which a new request is known to belong to what runs."""
         ...
+
+
+def traced(
+    tracer: Tracer | None, execution: Execution, step: StepRecord
+) -> contextlib.AbstractContextManager[object]:
+    """Surround one try of a step, if there is a tracer."""
+    return tracer.call(execution, step) if tracer else contextlib.nullcontext()

@@ -29,6 +29,7 @@ from .records import Failure
 from .records import StepRecord
 from .records import StepStatus
 from .retry import Retry
+from .tracing import traced
 
 logger = logging.getLogger(__name__)
 
@@ -162,16 +163,8 @@ class StepTries:
         if state.probe is None and state.tracer is None:
             return resolve(function(*args))
 
-        with self._traced():
+        with traced(state.tracer, self.attempt.execution, self.step):
             return self._probed(function, *args)
-
-    def _traced(self) -> contextlib.AbstractContextManager[object]:
-        tracer = self.attempt.state.tracer
-
-        if tracer is None:
-            return contextlib.nullcontext()
-
-        return tracer.call(self.attempt.execution, self.step)
 
     def _probed(self, function: cabc.Callable[..., t.Any], *args: t.Any) -> t.Any:
         probe = self.attempt.state.probe
