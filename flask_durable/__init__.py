@@ -33,6 +33,13 @@ from .globals import step
 from .infos import ExecutionInfo
 from .logs import replay_filter
 from .retry import Retry
+from .signals import execution_cancelled
+from .signals import execution_completed
+from .signals import execution_failed
+from .signals import execution_started
+from .signals import execution_suspended
+from .signals import step_completed
+from .signals import step_failed
 
 __all__ = [
     "CallbackConflict",
@@ -64,6 +71,13 @@ __all__ = [
     "current_execution",
     "current_step",
     "durable_replay",
+    "execution_cancelled",
+    "execution_completed",
+    "execution_failed",
+    "execution_started",
+    "execution_suspended",
     "replay_filter",
     "step",
+    "step_completed",
+    "step_failed",
 ]

@@ -44,6 +44,8 @@ class Arrival:
 
     record: RequestRecord
     ticket: Ticket | None
+    due_at: float | None = None
+    """Since when a replay could have begun."""
 
 
 def arrive(app: Flask) -> None:
@@ -64,13 +66,13 @@ def arrive(app: Flask) -> None:
     state = get_state(app)
     limit = options.max_request_bytes or state.config.max_request_bytes
     record = capture_request(request, limit)
-    ticket = None
+    ticket = due_at = None
 
     if header is not None:
         ticket = _verify(app, header, record)
-        request.environ[REPLAY_KEY] = _replay(state, ticket)
+        request.environ[REPLAY_KEY], due_at = _replay(state, ticket)
 
-    request.environ[KEY] = Arrival(record, ticket)
+    request.environ[KEY] = Arrival(record, ticket, due_at)
 
 
 class Entry:
@@ -144,13 +146,13 @@ def _verify(app: Flask, header: str, record: RequestRecord) -> Ticket:
     return ticket
 
 
-def _replay(state: State, ticket: Ticket) -> Replay:
-    """Give hooks the replay, unless its ticket was used before."""
+def _replay(state: State, ticket: Ticket) -> tuple[Replay, float | None]:
+    """Give hooks the replay, unless its ticket was used before; and when it was due."""
     inside = request.environ.get(INSIDE)
 
     if isinstance(inside, Inside):
         # Its sender has just read the row.
-        return _replay_of(state, ticket, inside.identity)
+        return _replay_of(state, ticket, inside.identity), inside.ready_at
 
     try:
         found = state.store.replay(ticket.execution_id)
@@ -162,7 +164,7 @@ def _replay(state: State, ticket: Ticket) -> Replay:
     if found.attempt != ticket.attempt - 1 or not found.is_claimable:
         raise refuse_replay(USED)
 
-    return _replay_of(state, ticket, found.identity)
+    return _replay_of(state, ticket, found.identity), found.ready_at
 
 
 def _replay_of(state: State, ticket: Ticket, identity: bytes | None) -> Replay:

@@ -29,6 +29,8 @@ from .records import Execution
 from .records import StepRecord
 from .records import Wait
 from .retry import Retry
+from .signals import step_completed
+from .signals import step_failed
 from .state import State
 
 logger = logging.getLogger(__name__)
@@ -137,7 +139,13 @@ class Attempt:
         self.steps[step.id] = step
         self._bytes += len(step.output or b"")
 
-        if step.is_outcome and self.state.probe is not None:
+        if not step.is_outcome:
+            return
+
+        if step_completed.receivers or step_failed.receivers:
+            self.state.notices.step_ended(self.execution, step)
+
+        if self.state.probe is not None:
             self.state.probe.recorded(step)
 
     @contextlib.contextmanager

@@ -12,6 +12,7 @@ from .errors import ExecutionNotFound
 from .follow_ups import FollowUps
 from .ids import new_id
 from .ids import new_nonce
+from .notices import Notices
 from .records import EndedRow
 from .records import Execution
 from .records import Failure
@@ -27,8 +28,9 @@ PURGE_BATCH = 500
 class Control:
     """What operators ask of executions, whichever process runs them."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, notices: Notices | None = None) -> None:
         self._store = store
+        self._notices = notices or Notices()
         self._follow_ups = FollowUps(store)
         self._sql = ControlStatements(store.database)
 
@@ -83,7 +85,7 @@ class Control:
             self.cancel(row.id)
 
     def _end(self, execution: Execution) -> None:
-        def work(connection: sa.Connection) -> None:
+        def work(connection: sa.Connection) -> bool:
             with self._store.database.transaction(connection):
                 parent = (execution.parent_id, execution.parent_step)
                 self._follow_ups.lock(connection, *parent)
@@ -97,7 +99,10 @@ class Control:
                 if rows:
                     self._follow_ups(connection, EndedRow(*rows[0]))
 
-        self._store.database.run(work)
+            return bool(rows)
+
+        if self._store.database.run(work):
+            self._notices.ended(execution, "cancelled", CANCELLED)
 
     def resume(self, execution_id: str, force: bool = False) -> None:
         """Let a failed execution go on where it failed.

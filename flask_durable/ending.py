@@ -55,6 +55,8 @@ class Ending:
         if follow_up is not None:
             self._state.wake(0.0)
 
+        self._state.notices.ended(execution, status, error, attempt.now)
+
     def _is_followed(self, status: ExecutionStatus) -> bool:
         """Tell whether more has to commit with the end than the end itself."""
         execution = self._attempt.execution
@@ -91,6 +93,12 @@ class Ending:
         self._state.wake(0.0 if attempt.waits else delay)
         what = "is suspended until it is woken" if math.isinf(delay) else SUSPENDED
         self._log(what, *() if math.isinf(delay) else (max(0.0, delay),))
+        self._state.notices.suspended(
+            "error" if failure else "step",
+            lambda: attempt.execution,
+            ready_at=None if math.isinf(ready_at) else ready_at,
+            error=failure,
+        )
 
     def end(self, status: ExecutionStatus | None = None) -> None:
         """Stop renewing: the row says that the attempt is over.

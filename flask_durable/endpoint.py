@@ -79,8 +79,9 @@ def serve(options: Options, view: View, args: t.Any, kwargs: t.Any) -> t.Any:
 
     try:
         if arrival.ticket is not None:
-            attempt = _claim(app, state, options, arrival.ticket)
-            return _run(state, options, attempt, None, view, args, kwargs)
+            due_at = arrival.due_at
+            attempt = _claim(app, state, options, arrival.ticket, due_at)
+            return _run(state, options, attempt, None, view, args, kwargs, due_at)
 
         newcomer = _newcomer(app, state, options, arrival)
         patience = Patience(request, state.config.max_wait)
@@ -107,13 +108,19 @@ def _run(
     view: View,
     args: t.Any,
     kwargs: t.Any,
+    due_at: float | None = None,
 ) -> t.Any:
     call = Call(state, options, attempt, patience)
+    execution = attempt.execution
 
-    if attempt.execution.role == "on_failure":
-        return call.run(_after_failure, (state, options, attempt.execution), {})
+    if execution.role == "on_failure":
+        view, args, kwargs = _after_failure, (state, options, execution), {}
 
-    return call.run(view, args, kwargs)
+    if state.tracer is None:
+        return call.run(view, args, kwargs)
+
+    with state.tracer.attempt(execution, due_at):
+        return call.run(view, args, kwargs)
 
 
 def _after_failure(
@@ -249,7 +256,13 @@ def _start(
     return later_response(state, options, patience, execution, [])
 
 
-def _claim(app: Flask, state: State, options: Options, ticket: Ticket) -> Attempt:
+def _claim(
+    app: Flask,
+    state: State,
+    options: Options,
+    ticket: Ticket,
+    due_at: float | None,
+) -> Attempt:
     """Begin the attempt that a replay's ticket is good for, once."""
     url = status_url(ticket.execution_id)
     state.store.check()
@@ -265,7 +278,7 @@ def _claim(app: Flask, state: State, options: Options, ticket: Ticket) -> Attemp
             raise refuse_replay(USED)
 
         journal = _journal(state, execution)
-        return _attempt(app, state, options, execution, journal, lease, url)
+        return _attempt(app, state, options, execution, journal, lease, url, due_at)
     except Problem:
         raise
     except BaseException as error:
@@ -300,8 +313,10 @@ def _attempt(
     journal: list[StepRecord],
     lease: Lease,
     url: str,
+    due_at: float | None = None,
 ) -> Attempt:
     state.heartbeat.hold(lease)
+    state.notices.started(execution, due_at)
     return Attempt(
         state=state,
         execution=execution,

@@ -13,6 +13,7 @@ from . import clock
 from .errors import JournalLostError
 from .errors import JournalUnavailable
 from .errors import LeaseLostError
+from .notices import Notices
 from .owner import current_owner
 from .records import StepRecord
 from .recovery import release
@@ -68,12 +69,19 @@ class Heartbeat:
     :param store: a store with connections of its own
     :param seconds: length of a lease
     :param threaded: whether a thread does it; else the attempts look themselves
+    :param notices: who is told of what is handed back
     """
 
-    def __init__(self, store: Store, seconds: float, threaded: bool = True) -> None:
+    def __init__(
+        self,
+        store: Store,
+        seconds: float,
+        threaded: bool = True,
+        notices: Notices | None = None,
+    ) -> None:
         self.seconds = seconds
         self._store = store
-        self._upkeep = Upkeep(store)
+        self._upkeep = Upkeep(store, notices)
         self._threaded = threaded
         self._leases: dict[int, Lease] = {}
         self._abandoned: dict[tuple[str, int], bool] = {}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import collections.abc as cabc
+import re
 
 from .errors import DuplicateStepError
+
+_NUMBERS = re.compile(r"(?:\[\d+\]|#\d+)+$")
 
 
 class Names:
@@ -68,3 +71,8 @@ class Names:
                 )
 
             branch = branch._parent
+
+
+def plain_name(step_id: str) -> str:
+    """Name a step without the numbers that the same one has in a list or a loop."""
+    return _NUMBERS.sub("", step_id) or step_id

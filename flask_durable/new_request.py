@@ -15,6 +15,7 @@ from werkzeug.test import EnvironBuilder
 
 from .capture import capture_request
 from .records import RequestRecord
+from .state import get_state
 
 METHODS = ("POST", "PUT", "PATCH", "DELETE", "GET")
 """Which method is chosen of those that the endpoint's rule takes."""
@@ -55,6 +56,11 @@ def make_request(
         path = url_for(name, _method=method, **(values or {}))
         root = request.script_root
         base = request.root_url
+
+    tracer = get_state(app).tracer
+
+    if tracer is not None:
+        headers = {**tracer.headers(), **(headers or {})}
 
     builder = EnvironBuilder(
         path=path.removeprefix(root),

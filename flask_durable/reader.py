@@ -88,7 +88,7 @@ class Reader:
         row = self._one(self.sql.outgoing, execution_id)
         request = RequestRecord(row.request, row.secrets, row.body, row.digest)
         head = (row.app, row.status, row.attempt, row.rejections, bool(row.due))
-        return Outgoing(*head, row.identity, request)
+        return Outgoing(*head, row.ready_at, row.identity, request)
 
     def response(self, execution_id: str) -> ResponseRecord | None:
         """Read the final response, if there is one."""

@@ -69,6 +69,7 @@ class Outgoing:
     attempt: int
     rejections: int
     due: bool
+    ready_at: float | None
     identity: bytes | None
     request: RequestRecord
 
@@ -154,6 +155,8 @@ class ReplayRecord:
     attempt: int
     status: ExecutionStatus
     identity: bytes | None
+    ready_at: float | None
+    """Since when an attempt may begin."""
 
     @property
     def is_claimable(self) -> bool:

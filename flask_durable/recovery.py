@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from .errors import AttemptCrashed
+from .notices import Reason
 from .records import Failure
 from .records import Held
 from .upkeep import Upkeep
@@ -40,7 +41,8 @@ def release(upkeep: Upkeep, held: Held, owner: str, crashed: bool = True) -> boo
     if crashes >= MAX_CRASHES:
         return _give_up(upkeep, held, owner, crashes)
 
-    released = upkeep.release(held, owner, crashes, backoff(crashes))
+    reason: Reason = "crash" if crashed else "stop"
+    released = upkeep.release(held, owner, crashes, backoff(crashes), reason)
 
     if released and crashed:
         logger.warning(

@@ -67,6 +67,7 @@ class Inside:
     """
 
     identity: bytes | None
+    ready_at: float | None
     status: ExecutionStatus | None = None
     """What the execution was when the attempt had committed its end."""
 

@@ -25,10 +25,12 @@ from .follow_ups import FollowUps
 from .heartbeat import Heartbeat
 from .heartbeat import Lease
 from .listing import Listing
+from .notices import Notices
 from .owner import current_owner
 from .probe import Probe
 from .progress import Progress
 from .store import Store
+from .tracing import Tracer
 from .upkeep import Upkeep
 from .vault import Vault
 
@@ -59,6 +61,8 @@ class State:
         self.codec = hooks.codec
         self.dispatcher: Dispatcher | None = None
         self.probe: Probe | None = None
+        self.tracer: Tracer | None = None
+        self.notices = Notices()
         self._reset()
         _states.add(self)
 
@@ -92,7 +96,7 @@ class State:
     @functools.cached_property
     def control(self) -> Control:
         """What operators do to executions."""
-        return Control(self.store)
+        return Control(self.store, self.notices)
 
     @functools.cached_property
     def listing(self) -> Listing:
@@ -107,7 +111,7 @@ class State:
     @functools.cached_property
     def upkeep(self) -> Upkeep:
         """What sweepers and replays do to executions."""
-        return Upkeep(self.store)
+        return Upkeep(self.store, self.notices)
 
     @property
     def strict_replay(self) -> bool:
@@ -132,7 +136,10 @@ class State:
                 beats.vault = database.vault = Vault(self.config.encryption_keys)
                 # Who has a lease has checked the tables: they may be newer by now.
                 beats_store = Store(beats, app.name, create, checked=True)
-                self._beat = Heartbeat(beats_store, self.config.lease, threads)
+                self.notices = Notices(weakref.ref(app))
+                self._beat = Heartbeat(
+                    beats_store, self.config.lease, threads, self.notices
+                )
                 self._store = Store(database, app.name, create)
                 self._at_exit(threads)
 

@@ -124,11 +124,13 @@ class Statements:
                 e.c.idempotency == column_param(e.c.idempotency)
             )
         )
-        self.replay = prepare(_by_id(e.c.attempt, e.c.status, e.c.identity))
+        self.replay = prepare(
+            _by_id(e.c.attempt, e.c.status, e.c.identity, e.c.ready_at)
+        )
         due = e.c.ready_at <= db_now()
         head = (e.c.app, e.c.status, e.c.attempt, e.c.rejections, due.label("due"))
         request = (e.c.identity, e.c.request, e.c.secrets, e.c.body, e.c.digest)
-        self.outgoing = prepare(_by_id(*head, *request))
+        self.outgoing = prepare(_by_id(*head, e.c.ready_at, *request))
         self.response = prepare(_by_id(e.c.response, e.c.response_body))
 
 

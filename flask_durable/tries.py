@@ -26,6 +26,7 @@ from .records import Failure
 from .records import StepRecord
 from .records import StepStatus
 from .retry import Retry
+from .tracing import traced
 
 logger = logging.getLogger(__name__)
 
@@ -169,6 +170,15 @@ class StepTries:
             lease.tries.pop(step.id, None)
 
     def _call(self, function: cabc.Callable[..., t.Any], *args: t.Any) -> t.Any:
+        state = self.attempt.state
+
+        if state.probe is None and state.tracer is None:
+            return resolve(function(*args))
+
+        with traced(state.tracer, self.attempt.execution, self.step):
+            return self._probed(function, *args)
+
+    def _probed(self, function: cabc.Callable[..., t.Any], *args: t.Any) -> t.Any:
         probe = self.attempt.state.probe
 
         if probe is None:

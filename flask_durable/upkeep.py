@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc as cabc
+import functools
 import typing as t
 
 import sqlalchemy as sa
@@ -12,6 +13,8 @@ from .database import Database
 from .errors import ExecutionNotFound
 from .follow_ups import FollowUps
 from .ids import new_nonce
+from .notices import Notices
+from .notices import Reason
 from .records import Due
 from .records import EndedRow
 from .records import Held
@@ -55,8 +58,9 @@ class Upkeep:
     None of it waits for a database that is away: it is done again soon.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, notices: Notices | None = None) -> None:
         self._store = store
+        self._notices = notices or Notices()
         self._follow_ups = FollowUps(store)
         self._sql = UpkeepStatements(store.database)
         self._renewals: dict[int, Statement] = {}
@@ -81,7 +85,9 @@ class Upkeep:
         """List an owner's running attempts."""
         return [Held(*row) for row in self._store.ask(self._sql.held, owner=owner)]
 
-    def release(self, held: Held, owner: str, crashes: int, delay: float) -> bool:
+    def release(
+        self, held: Held, owner: str, crashes: int, delay: float, why: Reason = "crash"
+    ) -> bool:
         """Take a running attempt from its owner, so that the next may begin."""
         rows = self._store.ask(
             self._sql.release,
@@ -90,6 +96,12 @@ class Upkeep:
             delay=delay,
             **_held_values(held, owner),
         )
+
+        if rows:
+            changed = {"ready_at": rows[0].ready_at, "attempt": held.attempt}
+            execution = functools.partial(self._store.execution, held.id)
+            self._notices.suspended(why, execution, **changed)
+
         return bool(rows)
 
     def give_up(self, held: Held, owner: str, crashes: int, error: bytes) -> bool:
@@ -119,7 +131,12 @@ class Upkeep:
 
             return bool(rows)
 
-        return self._store.database.run(work)
+        done = self._store.database.run(work)
+
+        if done:
+            self._notices.ended(execution, "failed", values["error"])
+
+        return done
 
     def sweep(self, limit: int, patience: float, second_look: float) -> list[Due]:
         """Take up to so many executions that are due.
@@ -225,7 +242,7 @@ def _release() -> sa.Update:
             crashes=column_param(e.c.crashes),
             history=history.note(history.LOST),
         )
-        .returning(e.c.id)
+        .returning(e.c.id, e.c.ready_at)
     )
 
 

@@ -17,6 +17,8 @@ import typing as t
 
 import pytest
 from flask.testing import FlaskClient
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import flask_durable
 
@@ -339,6 +341,57 @@ def test_gunicorns_configuration_has_the_hooks() -> None:
     hooks = importlib.import_module("flask_durable.gunicorn")
     assert module.post_worker_init is hooks.post_worker_init
     assert module.worker_exit is hooks.worker_exit
+
+
+def test_a_failure_is_told(load: Load, caplog: pytest.LogCaptureFixture) -> None:
+    """The receiver hears of it after the last try."""
+    _, client, drive = load("signals")
+    drive.finish(client.post("/payments"))
+    (told,) = [each for each in caplog.messages if each.startswith("pay ")]
+    assert told.endswith("The bank does not answer.")
+
+
+def test_the_metrics_page(load: Load) -> None:
+    """It has what was counted, and what the journal has."""
+    _, client, _ = load("metrics")
+    client.post("/orders")
+    text = client.get("/metrics").text
+    assert 'durable_steps_total{endpoint="order"' in text
+    assert 'durable_journal_executions{endpoint="order",status="completed"} 1.0' in text
+
+
+def test_the_documented_spans(load: Load) -> None:
+    """They are those of the picture."""
+    module, client, drive = load("tracing")
+    exporter = InMemorySpanExporter()
+    module.provider.add_span_processor(SimpleSpanProcessor(exporter))
+    drive.finish(client.post("/orders"))
+    found = sorted(span.name for span in exporter.get_finished_spans())
+    module.provider.shutdown()
+    attempts = ["attempt order"] * 2
+    steps = ["step cool-off", "step reserve", "step ship"]
+    assert found == [*attempts, "execution order", *steps]
+
+
+def test_metrics_are_documented() -> None:
+    """By both of their names, with their labels."""
+    text = (DOCS / "observability.rst").read_text()
+    metrics = importlib.import_module("flask_durable.measures").METRICS
+
+    for metric in metrics:
+        name = "durable_" + metric.name.replace(".", "_")
+        assert f"``{name}{'_seconds' if metric.unit else '_total'}``" in text
+        assert f"``durable.{metric.name}``" in text
+        assert all(f"``{label}``" in text for label in metric.labels)
+
+
+def test_signals_are_documented() -> None:
+    """Each stands in the table."""
+    text = (DOCS / "signals.rst").read_text()
+    module = importlib.import_module("flask_durable.signals")
+    names = [name for name in vars(module) if name.startswith(("execution_", "step_"))]
+    assert len(names) == 7
+    assert [name for name in names if f"    * - ``{name}``" not in text] == []
 
 
 def test_each_example_is_on_a_page() -> None:
