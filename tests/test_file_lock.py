@@ -1,0 +1,123 @@
+"""Whose turn it is to write to a SQLite file."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import threading
+import time
+
+import pytest
+
+from flask_durable.file_lock import file_lock
+from flask_durable.file_lock import FileLock
+
+from .crash_lab import in_child
+
+
+@pytest.fixture
+def lock(tmp_path: pathlib.Path) -> FileLock:
+    """Have the lock of a database."""
+    lock = file_lock(str(tmp_path / "journal.db"))
+    assert lock is not None
+    return lock
+
+
+def is_free(path: pathlib.Path) -> bool:
+    """Tell whether another process could have the lock at once."""
+    import fcntl
+
+    def look() -> None:
+        file = os.open(f"{path}-lock", os.O_RDWR)
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    return in_child(look) == 0
+
+
+def test_it_is_held_against_other_processes(
+    tmp_path: pathlib.Path, lock: FileLock, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As long as the block lasts."""
+    path = tmp_path / "journal.db"
+
+    with lock.held(1.0):
+        assert not is_free(path)
+
+    assert is_free(path)
+    assert "BlockingIOError" in capfd.readouterr().err
+
+
+def test_there_is_one_a_file(tmp_path: pathlib.Path, lock: FileLock) -> None:
+    """A second open file would end the first one's lock when it is closed."""
+    assert file_lock(str(tmp_path / "journal.db")) is lock
+    assert file_lock(str(tmp_path / "." / "journal.db")) is lock
+    assert file_lock(str(tmp_path / "other.db")) is not lock
+
+
+def test_one_thread_of_a_process_has_it(lock: FileLock) -> None:
+    """POSIX would give it to all of them."""
+    order: list[str] = []
+
+    def other() -> None:
+        with lock.held(10.0):
+            order.append("other")
+
+    with lock.held(1.0):
+        thread = threading.Thread(target=other)
+        thread.start()
+        order.append("first")
+
+    thread.join(10)
+    assert order == ["first", "other"]
+
+
+def test_a_thread_goes_on_without_it_in_the_end(lock: FileLock) -> None:
+    """It is a courtesy; SQLite's own lock is what keeps the file whole."""
+    with lock.held(1.0), lock.held(0.01):
+        pass
+
+    with lock.held(0.0):
+        pass
+
+
+def test_it_ends_with_its_process(tmp_path: pathlib.Path, lock: FileLock) -> None:
+    """Whatever ends it."""
+    path = tmp_path / "journal.db"
+
+    def die() -> None:
+        with lock.held(1.0):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert os.WTERMSIG(in_child(die)) == signal.SIGKILL
+    assert is_free(path)
+
+
+def test_a_fork_leaves_it_to_the_parent(tmp_path: pathlib.Path, lock: FileLock) -> None:
+    """The child neither has it nor waits for a thread that it does not have."""
+    path = tmp_path / "journal.db"
+
+    def hold() -> None:
+        began = time.monotonic()
+
+        with lock.held(60.0):
+            assert time.monotonic() - began < 30
+
+    with lock.held(1.0):
+        child = os.fork()
+
+        if not child:
+            try:
+                hold()
+            finally:
+                os._exit(0)
+
+        assert not is_free(path)
+
+    assert os.waitpid(child, 0)[1] == 0
+    assert is_free(path)
+
+
+def test_where_no_file_can_be_made_there_is_none(tmp_path: pathlib.Path) -> None:
+    """The folder is missing, say."""
+    assert file_lock(str(tmp_path / "missing" / "journal.db")) is None
