@@ -311,7 +311,7 @@ class Seat:
         iter([]),
         ValueError("no"),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_would_not_come_back_the_same_is_refused(value: t.Any) -> None:
     """Anywhere, and with its name."""

@@ -600,6 +600,7 @@ def test_a_body_that_begins_with_the_mark_comes_back(site: Site, body: bytes) ->
         f" {OLD} , {NEW}\n",
         [OLD.encode(), NEW.encode()],
     ],
+    ids=["list", "tuple", "text", "blanks", "bytes"],
 )
 def test_keys_are_a_list_or_text_with_commas(value: t.Any) -> None:
     """As the environment gives them."""
@@ -627,6 +628,7 @@ def test_none_turns_encryption_off() -> None:
         ([None], "key 1 of 1 is no Fernet key"),
         (["schlüssel"], "key 1 of 1 is no Fernet key"),
     ],
+    ids=map(str, range(9)),
 )
 def test_wrong_keys_are_refused(value: t.Any, message: str) -> None:
     """With the setting and the command that makes a key, and without the value."""

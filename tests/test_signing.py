@@ -52,7 +52,9 @@ def test_a_link_fits_in_a_path() -> None:
 
 
 @pytest.mark.parametrize(
-    "token", ["", ".", ID, f"{ID}.", f"{ID}.AAAA", "é", "\x00.\x00"]
+    "token",
+    ["", ".", ID, f"{ID}.", f"{ID}.AAAA", "é", "\x00.\x00"],
+    ids=map(str, range(7)),
 )
 def test_what_was_never_a_link_is_none(token: str) -> None:
     """Whatever is asked for."""
