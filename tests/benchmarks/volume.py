@@ -6,6 +6,7 @@ an almost empty journal and in a full one, and prints the plans that it has ther
 
 from __future__ import annotations
 
+import collections
 import collections.abc as cabc
 import statistics
 import sys
@@ -118,12 +119,11 @@ def plans(bench: Bench) -> cabc.Iterator[tuple[str, str]]:
 
 def explain(bench: Bench, statement: t.Any) -> str:
     """Have a compiled statement explained, with values that fit no row."""
-    text = statement._text
-    parameters = {name: EXAMPLES.get(name[2:]) for name in statement._names}
+    parameters = statement.parameters(collections.defaultdict(lambda: None, EXAMPLES))
 
     def work(connection: sa.Connection) -> list[str]:
         found = connection.exec_driver_sql(
-            f"EXPLAIN (COSTS OFF) {text}", statement._defaults | parameters
+            f"EXPLAIN (COSTS OFF) {statement.text}", parameters
         )
         return [row[0] for row in found]
 
