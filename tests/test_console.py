@@ -47,6 +47,7 @@ def views(app: Flask, durable: FlaskDurable) -> dict[str, bool]:
     @app.post("/nap")
     @durable.endpoint
     def nap() -> str:
+        step.progress("<i>hello</i>", token="t-9")
         step.run("before", lambda: {"seat": "14A", "api_key": "k-1"})
         step.sleep("nap", 3600)
         return "rested"
@@ -237,6 +238,13 @@ def test_one_execution(client: FlaskClient, drive: Drive) -> None:
 
     for hidden in ("abc", "def", "hunter2", "4242", "xyz"):
         assert f"{hidden}<" not in page.text and f'"{hidden}' not in said
+
+
+def test_lines_of_progress_are_shown(client: FlaskClient) -> None:
+    """As text, without the data that is for programs."""
+    page = client.get(address(begin(client, "/nap")))
+    assert "Progress <i>hello</i>" in text(page)
+    assert "t-9" not in page.text
 
 
 def test_a_steps_output_is_shown_without_secrets(client: FlaskClient) -> None:

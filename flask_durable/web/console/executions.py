@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import typing as t
 
 from flask import request
@@ -37,6 +38,9 @@ from .waterfall import Drawing
 
 ROWS = 50
 """Executions on a page."""
+
+LINES = 100
+"""Lines of progress on a page."""
 
 DONE = {
     "cancel": "Cancelled. If a step is running, its outcome is recorded first.",
@@ -146,6 +150,7 @@ def execution_page(asked: Asked, execution_id: str, problem: str = "") -> Respon
         drawing=drawing.draw(),
         after=next((c.id for c in children if c.step == AFTER_FAILURE), None),
         request=None if asked.is_part else _request(asked, execution_id),
+        progress=_progress(asked, execution_id),
         response=_response(asked, execution),
         problem=problem,
         can_force="--force" in problem,
@@ -161,6 +166,19 @@ def _tries(asked: Asked, execution_id: str) -> dict[str, Failure]:
         return {}
 
     return {name: Failure.decode(error) for name, error in failed.items()}
+
+
+def _progress(asked: Asked, execution_id: str) -> list[dict[str, t.Any]]:
+    """Give what it said by ``step.progress``, the newest lines of it."""
+    if not asked.access.data:
+        return []
+
+    try:
+        lines = asked.state.progress.lines(execution_id, 0)
+    except DecryptionError:
+        return []
+
+    return [json.loads(line.data) for line in lines[-LINES:]]
 
 
 def _spans(head: Head) -> list[history.Span]:
