@@ -24,17 +24,22 @@ def json_fields(*names: str) -> list[t.Any]:
 
 def trip_fields() -> dict[str, str]:
     """Give the trip that is asked for, by query or by JSON."""
-    asked = request.args if request.method == "GET" else request.get_json()
-
     if request.method == "GET":
-        trip = {name: request.args[name] for name in TRIP}
+        asked: t.Any = request.args
+        values: list[t.Any] = [request.args[name] for name in TRIP]
     else:
-        trip = dict(zip(TRIP, json_fields(*TRIP), strict=True))
+        values = json_fields(*TRIP)
+        asked = request.get_json()
+
+    trip: dict[str, t.Any] = dict(zip(TRIP, values, strict=True))
 
     if "cabin" in asked:
         trip["cabin"] = asked["cabin"]
 
-    if trip.get("cabin", "economy") not in CABINS:
+    if trip.get("cabin", CABINS[0]) not in CABINS:
         abort(400, f"There is no such cabin. Choose one of: {', '.join(CABINS)}.")
+
+    if not all(isinstance(value, str) for value in trip.values()):
+        abort(400, f"Strings are expected for: {', '.join(trip)}.")
 
     return trip

@@ -434,6 +434,16 @@ def test_unknown_cabin(desk: Desk) -> None:
     assert desk.account().calls == {}
 
 
+@pytest.mark.parametrize(
+    "trip", [{**TRIP, "origin": 1}, {**TRIP, "cabin": ["x"]}, [], 1]
+)
+def test_trip_that_is_none(desk: Desk, trip: t.Any) -> None:
+    """What is no trip is refused before anything is called."""
+    response = desk.note(desk.client.post("/api/book-trip", json=trip))
+    assert response.status_code == 400
+    assert desk.account().calls == {}
+
+
 def test_repeated_request_books_once(desk: Desk) -> None:
     """A second request with the key gets the booking under way, and then its answer."""
     first = desk.order(failure="bank-down-twice")
