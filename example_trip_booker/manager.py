@@ -42,6 +42,9 @@ CREATE TABLE IF NOT EXISTS approvals (
 );
 """
 
+PATIENCE = dt.timedelta(minutes=3)
+"""Who does not answer in this time declines."""
+
 LATE = "came too late"
 
 
@@ -83,9 +86,10 @@ def insist_on_approval(decision: dict[str, t.Any]) -> None:
 @pages.get("/")
 def desk() -> ResponseReturnValue:
     """Show what waits, and what was decided lately."""
+    begin = (dt.datetime.now(dt.UTC) - PATIENCE).isoformat(timespec="seconds")
     return render_template(
         "manager.html",
-        waiting=find("outcome IS NULL ORDER BY asked_at"),
+        waiting=find("outcome IS NULL AND asked_at > ? ORDER BY asked_at", begin),
         decided=find("outcome IS NOT NULL ORDER BY rowid DESC LIMIT 5"),
     )
 
@@ -116,7 +120,8 @@ def decide() -> ResponseReturnValue:
     return redirect(url_for(".desk"), 303)
 
 
-def find(condition: str) -> list[sqlite3.Row]:
+def find(condition: str, *values: str) -> list[sqlite3.Row]:
     """Read approvals."""
     with database("approvals") as db:
-        return db.execute(f"SELECT * FROM approvals WHERE {condition}").fetchall()
+        query = f"SELECT * FROM approvals WHERE {condition}"
+        return db.execute(query, values).fetchall()

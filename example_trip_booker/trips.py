@@ -7,8 +7,6 @@ done again, whatever is killed in between.
 
 from __future__ import annotations
 
-import datetime as dt
-
 from flask import Blueprint
 from flask import jsonify
 from flask.typing import ResponseReturnValue
@@ -40,9 +38,6 @@ PATIENCE = Retry(max_attempts=4, initial=0.5, factor=6.0, maximum=5.0, jitter=0.
 FREE_LIMIT = 1000
 """Dollars that may be spent without asking the manager."""
 
-MANAGER_HAS = dt.timedelta(minutes=3)
-"""Who does not answer in this time declines."""
-
 
 @trips.route("/book-trip", methods=["GET", "POST"])
 @durable.endpoint(retry=PATIENCE)
@@ -59,7 +54,7 @@ def book_trip() -> ResponseReturnValue:
         if price > FREE_LIMIT:
             approval = step.callback("approval")
             step.run("ask-manager", manager.ask, approval.token, trip, price)
-            decision = approval.wait(timeout=MANAGER_HAS)
+            decision = approval.wait(timeout=manager.PATIENCE)
             manager.insist_on_approval(decision)
 
         payment = step.run("process-payment", bank.charge, price, seat["pnr"])

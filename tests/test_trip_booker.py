@@ -22,6 +22,7 @@ from example_trip_booker import __main__ as command
 from example_trip_booker import create_app
 from example_trip_booker import failures
 from example_trip_booker import ledger
+from example_trip_booker import manager
 from example_trip_booker import trips
 from example_trip_booker.failures import FLOWS
 from example_trip_booker.source import read_source
@@ -541,6 +542,14 @@ def test_manager_sleeps(desk: Desk) -> None:
     desk.decide("approve")
     assert "came too late" in desk.desk_page()
     assert "process-payment charged" not in desk.account().effects
+
+
+def test_desk_is_cleared(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody answered in time lies there no more."""
+    desk.order(cabin="business")
+    assert 'name="token"' in desk.desk_page()
+    monkeypatch.setattr(manager, "PATIENCE", dt.timedelta(0))
+    assert 'name="token"' not in desk.desk_page()
 
 
 def test_first_answer_counts(desk: Desk) -> None:

@@ -49,7 +49,7 @@ const STATES = {
   planned: "to come",
   skipped: "not needed",
   missed: "not reached",
-  lost: "its server was killed",
+  lost: "server killed",
 };
 
 export function drawStep(row) {

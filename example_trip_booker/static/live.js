@@ -33,7 +33,7 @@ export function follow(mine = shown) {
 export function hide() {
   shown?.watch?.stop();
   clearInterval(shown?.ticking);
-  clearTimeout(shown?.asking);
+  clearTimeout(shown?.timer);
   shown = null;
   for (const id of ["ticket", "offline", "approval", "answer", "providers"]) field(id).hidden = true;
   field("hints").hidden = false;
@@ -64,10 +64,11 @@ function changed(mine) {
   draw(mine);
 }
 
+// Asked at every piece of news, and now and then in between.
 async function askLedger(mine) {
   const id = mine.watch.execution?.id;
   if (!id || mine.asking) return;
-  mine.asking = setTimeout(() => {}, 0);
+  mine.asking = true;
   const last = mine.watch.ended;
   try {
     const response = await fetch(urls.ledgerUrl.replace("ID", id), { signal: AbortSignal.timeout(5000) });
@@ -75,10 +76,11 @@ async function askLedger(mine) {
   } catch {
     // The server is away; what is known stays.
   }
+  mine.asking = false;
   if (shown !== mine) return;
   draw(mine);
-  if (last && mine.ledger) mine.asking = null;
-  else mine.asking = setTimeout(() => { mine.asking = null; askLedger(mine); }, LEDGER_EVERY);
+  clearTimeout(mine.timer);
+  if (!last || !mine.ledger) mine.timer = setTimeout(() => askLedger(mine), LEDGER_EVERY);
 }
 
 function draw(mine) {

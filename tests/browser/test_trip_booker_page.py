@@ -318,6 +318,24 @@ def test_manager_declines(visit: Visitor) -> None:
     assert "not needed" in visited.step("process-payment")
 
 
+def test_desk_fills_by_itself(visit: Visitor) -> None:
+    """What comes in shows without a reload, unless somebody writes."""
+    visited = visit()
+    desk = visited.open("manager/")
+    visited.page.get_by_label("From").fill("First")
+    visited.book("Trip", cabin="business")
+    desk.get_by_text("First").wait_for()
+    desk.get_by_label("Note").last.fill("I think")
+    visited.page.get_by_label("From").fill("Second")
+    visited.book("Trip", cabin="business")
+    visited.page.get_by_role("link", name="Open the manager's page").wait_for()
+    desk.wait_for_timeout(2500)
+    assert desk.get_by_label("Note").last.input_value() == "I think"
+    desk.get_by_label("Note").last.fill("")
+    desk.get_by_label("Note").last.blur()
+    desk.get_by_text("Second").wait_for()
+
+
 # Nothing is lost, nothing is booked twice
 
 
