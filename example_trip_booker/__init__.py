@@ -12,21 +12,31 @@ import typing as t
 
 from flask import Flask
 from flask import jsonify
+from flask import request
 from flask import Response
 from flask.json.provider import DefaultJSONProvider
 
 from flask_durable import StepError
 
-from . import bookings
 from . import ledger
+from . import manager
+from . import pages
+from . import trips
 from .database import create_tables
-from .trips import durable
-from .trips import trips
+from .extensions import durable
 
 __all__ = ["create_app"]
 
 SECONDS_A_CALL = 0.6
 """How long a provider takes to answer, so that a person can watch the steps."""
+
+
+OWN_PAGES = (pages.pages.name, manager.pages.name)
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
+    " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
 
 
 def create_app(
@@ -37,7 +47,7 @@ def create_app(
     """Build the app.
 
     :param config: settings that go before those of the environment (``FLASK_…``).
-    :param data: the folder for the journal, the bookings and the ledger.
+    :param data: the folder for the journal, the approvals and the ledger.
     """
     app = Flask(__name__, instance_path=str(pathlib.Path(data).absolute()))
     app.config["TRIP_BOOKER_LATENCY"] = SECONDS_A_CALL
@@ -46,22 +56,25 @@ def create_app(
 
     t.cast(DefaultJSONProvider, app.json).sort_keys = False
     durable.init_app(app)
-    app.register_blueprint(trips)
-    app.register_blueprint(bookings.pages)
+    app.register_blueprint(trips.trips)
+    app.register_blueprint(pages.pages)
+    app.register_blueprint(manager.pages)
     app.register_error_handler(StepError, answer_failed_step)
     app.after_request(allow_own_files_only)
     with app.app_context():
-        create_tables("bookings", bookings.TABLES)
+        create_tables("approvals", manager.TABLES)
         create_tables("ledger", ledger.TABLES)
     return app
 
 
 def answer_failed_step(error: StepError) -> tuple[Response, int]:
     """Say which step could not be done, where a view has nothing better to say."""
-    return jsonify(success=False, step=error.step, error=error.error_message), 502
+    return jsonify(success=False, **trips.reason(error)), 502
 
 
 def allow_own_files_only(response: Response) -> Response:
-    """Let the page load nothing that the app doesn't serve."""
-    response.headers.setdefault("Content-Security-Policy", "default-src 'self'")
+    """Let the app's pages load nothing that it doesn't serve, and nobody frame them."""
+    if request.blueprint in OWN_PAGES:
+        response.headers["Content-Security-Policy"] = POLICY
+
     return response

@@ -50,7 +50,7 @@ def parse(arguments: cabc.Sequence[str] | None) -> argparse.Namespace:
         "--data",
         type=pathlib.Path,
         default=pathlib.Path("instance"),
-        help="folder for the journal, the bookings and the ledger (default: instance)",
+        help="folder for the journal, the approvals and the ledger (default: instance)",
     )
     parser.add_argument(
         "--workers", type=worker_count, default=2, help="server processes (default: 2)"

@@ -10,15 +10,19 @@ from __future__ import annotations
 import collections.abc as cabc
 import dataclasses
 import os
+import pathlib
 import signal
 import sys
+import time
 import typing as t
 
 from flask import abort
+from flask import current_app
 from flask import request
 
 from flask_durable import NonRetryableError
 from flask_durable import RetryAfterError
+from flask_durable import step
 
 from . import ledger
 
@@ -36,13 +40,23 @@ class Failure:
     steps: tuple[str, ...] = ()
     error: cabc.Callable[[], Exception] | None = None
     times: int = 1
-    kill: t.Literal["during", "after"] | None = None
+    seconds: float = 0.0
+    """How long it fails from its first call on, if it is no matter of times."""
+    slow: int = 0
+    """How many times as long as usual it takes."""
+    kill: t.Literal["during", "before"] | None = None
 
 
 NOTHING = Failure(
     "none",
     "Nothing fails",
-    "Each step is called once, and the answer comes in the first request.",
+    "Each step is called once, and the first attempt gives the answer.",
+)
+
+YOURS = Failure(
+    "yours",
+    "A step of your choice fails…",
+    "Choose which, and how often. What was done before it is not done again.",
 )
 
 FLOWS: dict[str | None, list[Failure]] = {
@@ -58,8 +72,8 @@ FLOWS: dict[str | None, list[Failure]] = {
         Failure(
             "bank-down-twice",
             "The bank is down twice",
-            "The payment is tried again, first inside the request, then in the"
-            " background. The seat stays reserved.",
+            "The payment is tried again, first within the attempt, then in another one."
+            " The seat stays reserved.",
             steps=("process-payment",),
             error=lambda: ConnectionError("the bank is down"),
             times=2,
@@ -73,6 +87,23 @@ FLOWS: dict[str | None, list[Failure]] = {
             times=FOR_GOOD,
         ),
         Failure(
+            "bank-outage",
+            "The bank is out for 8 seconds",
+            "The tries after 0.5 s and 3 s still meet it. The one after 5 s does not:"
+            " charged once.",
+            steps=("process-payment",),
+            error=lambda: ConnectionError("the bank is out"),
+            seconds=8.0,
+        ),
+        Failure(
+            "slow-airline",
+            "The airline takes its time",
+            "A step may run as long as it likes. It says how it is getting on: time to"
+            " kill its server.",
+            steps=("reserve-flight",),
+            slow=12,
+        ),
+        Failure(
             "killed-during-payment",
             "The server is killed during the payment (SIGKILL)",
             "Nobody knows if the payment went through, so another server asks the bank"
@@ -84,9 +115,10 @@ FLOWS: dict[str | None, list[Failure]] = {
             "killed-after-payment",
             "The server is killed after the payment (SIGKILL)",
             "Another server goes on at the confirmation. The bank is not called again.",
-            steps=("process-payment",),
-            kill="after",
+            steps=("confirm-booking",),
+            kill="before",
         ),
+        YOURS,
     ],
     "trips.book_package": [
         NOTHING,
@@ -129,13 +161,14 @@ FLOWS: dict[str | None, list[Failure]] = {
             steps=("book-hotel",),
             kill="during",
         ),
+        YOURS,
     ],
     "trips.process": [
         NOTHING,
         Failure(
             "registry-times-out",
             "The registry times out once",
-            "enrich-data is tried again inside the request.",
+            "enrich-data is tried again within the attempt.",
             steps=("enrich-data",),
             error=lambda: TimeoutError("no answer"),
         ),
@@ -163,6 +196,7 @@ FLOWS: dict[str | None, list[Failure]] = {
             steps=("process",),
             kill="during",
         ),
+        YOURS,
     ],
 }
 
@@ -171,22 +205,60 @@ def chosen() -> Failure:
     """Give the failure that the running request asks for."""
     name = request.args.get("failure", "none")
     choices = {failure.name: failure for failure in FLOWS[request.endpoint]}
+
     if name not in choices:
         abort(
             400,
             f"There is no failure {name!r} here. Choose one of: {', '.join(choices)}.",
         )
-    return choices[name]
+
+    return _yours() if name == YOURS.name else choices[name]
 
 
-def fail_call(step: str, number: int) -> None:
-    """Fail the call to a provider if that was chosen.
+def check_choice() -> None:
+    """Refuse a request for a failure that there is not, before anything runs."""
+    chosen()
 
-    :param number: how many times this step of this booking has called by now.
-    """
+
+def _yours() -> Failure:
+    times = request.args.get("times", 1, type=int)
+    return dataclasses.replace(
+        YOURS,
+        steps=(request.args.get("step", ""),),
+        error=lambda: ConnectionError("you wanted it so"),
+        times=times or FOR_GOOD,
+    )
+
+
+def fail_call(step: str, entry: ledger.Entry) -> None:
+    """Fail the call to a provider if that was chosen."""
     failure = chosen()
-    if failure.error is not None and step in failure.steps and number <= failure.times:
+
+    if failure.error is None or step not in failure.steps:
+        return
+
+    if failure.seconds:
+        fails = ledger.seconds_since(entry.first_at) < failure.seconds
+    else:
+        fails = entry.number <= failure.times
+
+    if fails:
         raise failure.error()
+
+
+def slow_down(id: str) -> None:
+    """Let a call take longer if that was chosen, and tell those who watch."""
+    failure = chosen()
+    rounds = failure.slow if id in failure.steps else 0
+
+    for number in range(rounds):
+        step.progress(f"no answer yet ({number + 1} of {rounds})")
+        time.sleep(current_app.config["TRIP_BOOKER_LATENCY"])
+
+
+def kill_server_before(step: str) -> None:
+    """Kill this server before a step calls anybody, if that was chosen."""
+    kill_server("before", step)
 
 
 def kill_server_during(step: str) -> None:
@@ -194,17 +266,34 @@ def kill_server_during(step: str) -> None:
     kill_server("during", step)
 
 
-def kill_server_after(step: str) -> None:
-    """Kill this server once the step's outcome is in the journal, if chosen."""
-    kill_server("after", step)
-
-
 def kill_server(moment: str, step: str) -> None:
     """Kill this server, once for a booking, at the moment that was chosen."""
     failure = chosen()
+
     if (
         failure.kill == moment
         and step in failure.steps
         and ledger.may_kill(f"{moment} {step}")
     ):
-        os.kill(os.getpid(), signal.SIGKILL)
+        kill_process(os.getpid())
+
+
+def kill_process(pid: int) -> None:
+    """Kill a server as a power cut does: nothing in it can object."""
+    os.kill(pid, signal.SIGKILL)
+
+
+def find_server(pid: int | None) -> int:
+    """Give a process if it is one of this app's servers, else this one.
+
+    Servers have the same parent, gunicorn's master, which replaces what is killed.
+    """
+    try:
+        # The name before the last ")" may hold anything.
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
+        state, parent = stat.split()[:2]
+    except OSError:
+        return os.getpid()
+
+    alive = state not in "ZX" and int(parent) == os.getppid()
+    return pid if alive and pid is not None else os.getpid()

@@ -42,11 +42,13 @@ CREATE TABLE IF NOT EXISTS effects (
     value TEXT NOT NULL
 );
 CREATE TABLE IF NOT EXISTS kills (
-    execution TEXT PRIMARY KEY,
+    id INTEGER PRIMARY KEY,
+    execution TEXT NOT NULL,
     at TEXT NOT NULL,
     pid INTEGER NOT NULL,
     moment TEXT NOT NULL
 );
+CREATE INDEX IF NOT EXISTS kills_by_execution ON kills (execution);
 """
 
 
@@ -57,6 +59,8 @@ class Entry:
     number: int
     """This is the how-manyeth call with this idempotency key."""
     key: str
+    first_at: str
+    """When the first one was."""
     outcome: str = "ok"
 
     def once(self, effect: str, change: cabc.Callable[[], T]) -> T:
@@ -100,9 +104,10 @@ def call(action: str, key: str) -> cabc.Iterator[Entry]:
             [now(), os.getpid(), current_execution.id, current_step.id, key, action],
         )
         counted = db.execute(
-            "SELECT count(*) FROM calls WHERE idempotency_key = ?", [key]
+            "SELECT count(*), min(at) FROM calls WHERE idempotency_key = ?", [key]
         )
-        entry = Entry(number=counted.fetchone()[0], key=key)
+        number, first_at = counted.fetchone()
+    entry = Entry(number, key, first_at)
     try:
         yield entry
     except Exception as error:
@@ -124,10 +129,32 @@ def may_kill(moment: str) -> bool:
     """
     with database("ledger") as db:
         inserted = db.execute(
-            "INSERT OR IGNORE INTO kills VALUES (?, ?, ?, ?)",
-            [current_execution.id, now(), os.getpid(), moment],
+            "INSERT INTO kills (execution, at, pid, moment) SELECT ?, ?, ?, ? WHERE NOT"
+            " EXISTS (SELECT 1 FROM kills WHERE execution = ? AND moment = ?)",
+            [
+                *(current_execution.id, now(), os.getpid(), moment),
+                *(current_execution.id, moment),
+            ],
         )
         return inserted.rowcount == 1
+
+
+def note_kill(execution: str, pid: int, moment: str) -> None:
+    """Write down that somebody kills a server."""
+    with database("ledger") as db:
+        db.execute(
+            "INSERT INTO kills (execution, at, pid, moment) VALUES (?, ?, ?, ?)",
+            [execution, now(), pid, moment],
+        )
+
+
+def last_pid(execution: str) -> int | None:
+    """Give the server process that called last for an execution."""
+    with database("ledger") as db:
+        query = "SELECT pid FROM calls WHERE execution = ? ORDER BY id DESC LIMIT 1"
+        row = db.execute(query, [execution]).fetchone()
+
+    return row["pid"] if row else None
 
 
 def account(execution: str) -> dict[str, t.Any]:
@@ -139,7 +166,8 @@ def account(execution: str) -> dict[str, t.Any]:
                 "calls": "SELECT at, pid, step, action, outcome FROM calls"
                 " WHERE execution = ? ORDER BY id",
                 "effects": "SELECT step, effect FROM effects WHERE execution = ?",
-                "kills": "SELECT at, pid, moment FROM kills WHERE execution = ?",
+                "kills": "SELECT at, pid, moment FROM kills WHERE execution = ?"
+                " ORDER BY id",
             }.items()
         }
 
@@ -147,3 +175,11 @@ def account(execution: str) -> dict[str, t.Any]:
 def now() -> str:
     """Give the time as the ledger writes it."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def seconds_since(moment: str) -> float:
+    """Tell how long ago something in the ledger was."""
+    passed = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(
+        moment
+    )
+    return passed.total_seconds()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections.abc as cabc
 import functools
+import inspect
 import secrets
 import time
 import typing as t
@@ -16,6 +17,7 @@ import typing as t
 from flask import current_app
 
 from flask_durable import current_step
+from flask_durable import step
 
 from . import failures
 from . import ledger
@@ -26,29 +28,45 @@ Record = dict[str, t.Any]
 
 
 def answers(
-    *, effect: str | None = None
+    asking: str, answered: str, *, effect: str | None = None
 ) -> cabc.Callable[[cabc.Callable[P, R]], cabc.Callable[P, R]]:
     """Make a method a call to a provider.
 
-    :param effect: what it does in a word (``"charged"``), ``None`` if it only reads.
+    :param asking: a line for those who watch, with the arguments' names in it
+    :param answered: another one, with ``{answer}`` in it
+    :param effect: what it does in a word (``"charged"``), ``None`` if it only reads
     """
 
     def decorate(method: cabc.Callable[P, R]) -> cabc.Callable[P, R]:
         action = method.__qualname__.lower()
+        named = functools.partial(name_arguments, inspect.signature(method))
 
         @functools.wraps(method)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            failures.kill_server_before(current_step.id)
             with ledger.call(action, current_step.idempotency_key) as entry:
+                step.progress(asking.format_map(named(*args, **kwargs)))
                 time.sleep(current_app.config["TRIP_BOOKER_LATENCY"])
-                failures.fail_call(current_step.id, entry.number)
+                failures.slow_down(current_step.id)
+                failures.fail_call(current_step.id, entry)
                 answer = functools.partial(method, *args, **kwargs)
                 value = entry.once(effect, answer) if effect else answer()
                 failures.kill_server_during(current_step.id)
+                step.progress(answered.format(answer=value))
                 return value
 
         return call
 
     return decorate
+
+
+def name_arguments(
+    signature: inspect.Signature, *args: t.Any, **kwargs: t.Any
+) -> dict[str, t.Any]:
+    """Give the arguments of a call by their names, those left out included."""
+    bound = signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    return bound.arguments
 
 
 def new_code(prefix: str = "") -> str:
@@ -60,27 +78,37 @@ def new_code(prefix: str = "") -> str:
 class Airline:
     """Searches, reserves, books."""
 
-    @answers()
-    def search(self, origin: str, destination: str, date: str) -> list[Record]:
+    @answers(
+        "asking for {cabin} seats from {origin} to {destination}",
+        "3 flights; {answer[1][flight]} costs least, ${answer[1][price]:,}",
+    )
+    def search(
+        self, origin: str, destination: str, date: str, cabin: str = "economy"
+    ) -> list[Record]:
         """Find what flies on that day."""
         cheapest = 180 + sum(map(ord, origin + destination)) % 120
+        cheapest *= 7 if cabin == "business" else 1
         return [
             {"flight": "FD 100", "departs": f"{date} 07:10", "price": cheapest + 64},
             {"flight": "FD 101", "departs": f"{date} 11:45", "price": cheapest},
             {"flight": "FD 102", "departs": f"{date} 18:30", "price": cheapest + 35},
         ]
 
-    @answers(effect="reserved")
+    @answers(
+        "locking seat {seat} on {flight}",
+        "seat {answer[seat]} is held as {answer[pnr]}",
+        effect="reserved",
+    )
     def reserve(self, flight: str, seat: str) -> Record:
         """Lock a seat."""
         return {"pnr": new_code(), "flight": flight, "seat": seat}
 
-    @answers(effect="released")
+    @answers("giving {pnr} back", "{answer[pnr]} is free again", effect="released")
     def release(self, pnr: str) -> Record:
         """Give a reserved seat back."""
         return {"pnr": pnr}
 
-    @answers(effect="booked")
+    @answers("booking {flight_id}", "the ticket is {answer[code]}", effect="booked")
     def book(self, flight_id: str) -> Record:
         """Book a flight."""
         return {"flightId": flight_id, "code": new_code("F-")}
@@ -89,7 +117,11 @@ class Airline:
 class Bank:
     """Moves money."""
 
-    @answers(effect="charged")
+    @answers(
+        "charging ${price:,} for {pnr}",
+        "${answer[amount]:,} is paid, {answer[payment]}",
+        effect="charged",
+    )
     def charge(self, price: int, pnr: str) -> Record:
         """Take the money for a reservation."""
         return {"payment": new_code("PAY-"), "amount": price, "pnr": pnr}
@@ -98,7 +130,9 @@ class Bank:
 class Hotel:
     """Has rooms."""
 
-    @answers(effect="booked")
+    @answers(
+        "asking {hotel_id} for a room", "the room is {answer[code]}", effect="booked"
+    )
     def book(self, hotel_id: str) -> Record:
         """Book a room."""
         return {"hotelId": hotel_id, "code": new_code("H-")}
@@ -107,7 +141,7 @@ class Hotel:
 class Cars:
     """Has cars."""
 
-    @answers(effect="booked")
+    @answers("asking for a {car_id} car", "the car is {answer[code]}", effect="booked")
     def book(self, car_id: str) -> Record:
         """Book a car."""
         return {"carId": car_id, "code": new_code("C-")}
@@ -116,7 +150,7 @@ class Cars:
 class Agency:
     """Cleans up."""
 
-    @answers(effect="cancelled")
+    @answers("cancelling all three", "nothing is booked any more", effect="cancelled")
     def cancel(self, *ids: str) -> list[str]:
         """Cancel what was booked of these."""
         return list(ids)
@@ -125,7 +159,7 @@ class Agency:
 class Registry:
     """Knows the users."""
 
-    @answers()
+    @answers("looking {user_id} up", "{answer[userId]} is a {answer[tier]} customer")
     def enrich(self, user_id: str, data: t.Any) -> Record:
         """Look up what is known about a user."""
         return {"userId": user_id, "data": data, "tier": "gold"}
@@ -134,7 +168,7 @@ class Registry:
 class Machine:
     """Does the work."""
 
-    @answers()
+    @answers("processing", "processed for {answer[userId]}")
     def process(self, enriched: Record) -> Record:
         """Process enriched data."""
         return {**enriched, "processed": True}
@@ -143,7 +177,7 @@ class Machine:
 class Mailer:
     """Sends letters."""
 
-    @answers(effect="sent")
+    @answers("sending the ticket", "ticket {answer[ticket]} is sent", effect="sent")
     def confirm(self, reservation: Record, payment: Record) -> Record:
         """Send the ticket."""
         return {
@@ -152,12 +186,12 @@ class Mailer:
             "payment": payment["payment"],
         }
 
-    @answers(effect="sent")
+    @answers("writing one letter", "letter {answer[letter]} is sent", effect="sent")
     def send(self, bookings: Record) -> Record:
         """Send one letter about everything that was booked."""
         return {"letter": new_code("L-"), "about": sorted(bookings)}
 
-    @answers(effect="sent")
+    @answers("writing to {user_id}", "letter {answer[letter]} is sent", effect="sent")
     def notify(self, user_id: str, result: Record) -> Record:
         """Tell a user what came out."""
         return {"letter": new_code("L-"), "to": user_id}

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from flask import Blueprint
 from flask import jsonify
-from flask import request
 from flask.typing import ResponseReturnValue
 
-from flask_durable import current_execution
-from flask_durable import FlaskDurable
 from flask_durable import Retry
 from flask_durable import step
 from flask_durable import StepError
 
 from . import failures
-from .bookings import json_fields
-from .bookings import remember
+from . import manager
+from .extensions import durable
+from .fields import json_fields
+from .fields import trip_fields
 from .providers import agency
 from .providers import airline
 from .providers import bank
@@ -30,43 +29,39 @@ from .providers import machine
 from .providers import mailer
 from .providers import registry
 
-durable = FlaskDurable()
 trips = Blueprint("trips", __name__, url_prefix="/api")
+trips.before_request(failures.check_choice)
 
 PATIENCE = Retry(max_attempts=4, initial=0.5, factor=6.0, maximum=5.0, jitter=0.0)
 """Try again after 0.5 s, in the request; then after 3 s and 5 s, without a thread."""
 
-
-@trips.post("/process")
-@durable.endpoint(retry=PATIENCE)
-def process() -> ResponseReturnValue:
-    """Enrich what a user sends, process it, and tell the user."""
-    remember(current_execution.status_url)
-    user_id, data = json_fields("userId", "data")
-
-    enriched = step.run("enrich-data", registry.enrich, user_id, data)
-    result = step.run("process", machine.process, enriched)
-    step.run("notify", mailer.notify, user_id, result)
-
-    return jsonify(success=True, result=result)
+FREE_LIMIT = 1000
+"""Dollars that may be spent without asking the manager."""
 
 
-@trips.get("/book-trip")
+@trips.route("/book-trip", methods=["GET", "POST"])
 @durable.endpoint(retry=PATIENCE)
 def book_trip() -> ResponseReturnValue:
-    """Find the best flight, take seat 14A, pay, and confirm."""
-    remember(current_execution.status_url)
-    trip = {key: request.args[key] for key in ("origin", "destination", "date")}
+    """Search, take a seat, have it approved if it is dear, pay, and confirm."""
+    trip = trip_fields()
 
     flights = step.run("search-availability", airline.search, **trip)
     best = min(flights, key=lambda flight: flight["price"])
+    price = best["price"]
     seat = step.run("reserve-flight", airline.reserve, best["flight"], "14A")
+
     try:
-        payment = step.run("process-payment", bank.charge, best["price"], seat["pnr"])
-    except StepError as error:
+        if price > FREE_LIMIT:
+            approval = step.callback("approval")
+            step.run("ask-manager", manager.ask, approval.token, trip, price)
+            decision = approval.wait(timeout=manager.PATIENCE)
+            manager.insist_on_approval(decision)
+
+        payment = step.run("process-payment", bank.charge, price, seat["pnr"])
+    except (StepError, manager.Declined) as error:
         step.run("release-flight", airline.release, seat["pnr"])
-        return jsonify(success=False, step=error.step, error=error.error_message), 402
-    failures.kill_server_after("process-payment")
+        return jsonify(success=False, **reason(error)), 402
+
     confirmation = step.run("confirm-booking", mailer.confirm, seat, payment)
 
     return jsonify(
@@ -82,7 +77,6 @@ def book_trip() -> ResponseReturnValue:
 @durable.endpoint(retry=PATIENCE)
 def book_package() -> ResponseReturnValue:
     """Book flight, hotel and car at once, then send one confirmation."""
-    remember(current_execution.status_url)
     flight_id, hotel_id, car_id = json_fields("flightId", "hotelId", "carId")
 
     try:
@@ -93,8 +87,27 @@ def book_package() -> ResponseReturnValue:
         )
     except StepError as error:
         step.run("cancel-bookings", agency.cancel, flight_id, hotel_id, car_id)
-        return jsonify(success=False, step=error.step, error=error.error_message), 409
+        return jsonify(success=False, **reason(error)), 409
+
     bookings = {"flight": flight, "hotel": room, "car": car}
     step.run("send-confirmation", mailer.send, bookings)
 
     return jsonify(success=True, bookings=bookings)
+
+
+@trips.post("/process")
+@durable.endpoint(retry=PATIENCE)
+def process() -> ResponseReturnValue:
+    """Enrich what a user sends, process it, and tell the user."""
+    user_id, data = json_fields("userId", "data")
+
+    enriched = step.run("enrich-data", registry.enrich, user_id, data)
+    result = step.run("process", machine.process, enriched)
+    step.run("notify", mailer.notify, user_id, result)
+
+    return jsonify(success=True, result=result)
+
+
+def reason(error: StepError | manager.Declined) -> dict[str, str]:
+    """Say which step could not be done, and why."""
+    return {"step": error.step, "error": error.error_message}

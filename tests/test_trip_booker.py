@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections.abc as cabc
 import datetime as dt
+import html
+import inspect
 import os
 import pathlib
 import re
@@ -11,7 +13,6 @@ import signal
 import socket
 import stat
 import typing as t
-import urllib.parse
 
 import pytest
 from flask import Flask
@@ -19,9 +20,15 @@ from werkzeug.test import TestResponse
 
 from example_trip_booker import __main__ as command
 from example_trip_booker import create_app
+from example_trip_booker import failures
+from example_trip_booker import ledger
+from example_trip_booker import manager
+from example_trip_booker import trips
 from example_trip_booker.failures import FLOWS
+from example_trip_booker.source import read_source
 from flask_durable.testing import Crashed
 from flask_durable.testing import durable_client
+from flask_durable.testing import StillWaiting
 
 from .processes import wait_until
 from .trip_booker import Account
@@ -29,8 +36,6 @@ from .trip_booker import ORDER
 from .trip_booker import PACKAGE
 from .trip_booker import TRIP
 from .trip_booker import TripBooker
-
-REFERENCE = "a-reference"
 
 SOON = dt.timedelta(seconds=6)
 """A killed server is noticed within 2 s; the rest is for a slow machine."""
@@ -58,31 +63,54 @@ class Desk:
 
     def __init__(self, app: Flask, always_replay: bool = False) -> None:
         self.client = durable_client(app, always_replay)
+        self.execution = ""
         self.finish = self.client.run_until_complete
 
     def trip(self, failure: str = "none", **fields: str) -> TestResponse:
-        """Send the request of the trip's flow."""
-        return self.client.get(
-            "/api/book-trip", query_string=self.query(failure) | fields
+        """Send the request of the trip's flow, in its plain form."""
+        query = {**TRIP, "failure": failure, **fields}
+        return self.note(self.client.get("/api/book-trip", query_string=query))
+
+    def order(
+        self, key: str = "k", failure: str = "none", **fields: str
+    ) -> TestResponse:
+        """Send it as the page does: by POST, with a key."""
+        return self.note(
+            self.client.post(
+                f"/api/book-trip?failure={failure}",
+                json=TRIP | fields,
+                headers={"Idempotency-Key": key},
+            )
         )
 
     def package(self, failure: str = "none") -> TestResponse:
         """Send the request of the package's flow."""
-        query = self.query(failure)
-        return self.client.post("/api/book-package", query_string=query, json=PACKAGE)
+        path = f"/api/book-package?failure={failure}"
+        return self.note(self.client.post(path, json=PACKAGE))
 
-    def process(self, failure: str = "none") -> TestResponse:
+    def process(self, query: str = "failure=none") -> TestResponse:
         """Send the request of the processing's flow."""
-        query = self.query(failure)
-        return self.client.post("/api/process", query_string=query, json=ORDER)
+        return self.note(self.client.post(f"/api/process?{query}", json=ORDER))
 
-    def query(self, failure: str) -> dict[str, str]:
-        """Give what the page sends beside the flow's own fields."""
-        return {**TRIP, "failure": failure, "reference": REFERENCE}
+    def note(self, response: TestResponse) -> TestResponse:
+        """Remember which execution a request began."""
+        self.execution = response.headers.get("Durable-Execution", "")
+        return response
 
     def account(self) -> Account:
-        """Ask what the providers know."""
-        return Account(self.client.get(f"/bookings/{REFERENCE}").get_json())
+        """Ask what the providers know of the last booking."""
+        return Account(self.client.get(f"/ledger/{self.execution}").get_json())
+
+    def decide(self, answer: str, note: str = "") -> TestResponse:
+        """Fill in the first form of the manager's page."""
+        token = re.search(r'name="token" value="(.*?)"', self.desk_page())
+        assert token is not None
+        form = {"token": token[1], "answer": answer, "note": note}
+        return self.client.post("/manager/", data=form)
+
+    def desk_page(self) -> str:
+        """Read the manager's page."""
+        return self.client.get("/manager/").text
 
     def tries(self, response: TestResponse) -> dict[str, int]:
         """Give the tries of each step in the journal."""
@@ -129,8 +157,8 @@ def test_trip_takes_the_cheapest_flight(app: Flask, desk: Desk) -> None:
     """The seat is on the flight that costs least, and that is what is paid."""
     trip = desk.trip().get_json()
     assert trip["reservation"]["flight"] == "FD 101"
-    other = desk.client.get("/api/book-trip", query_string=TRIP | {"origin": "SFO"})
-    assert other.get_json()["payment"]["amount"] != trip["payment"]["amount"]
+    other = desk.trip(origin="SFO").get_json()
+    assert other["payment"]["amount"] != trip["payment"]["amount"]
 
 
 def test_trip_seat_lock_times_out(desk: Desk) -> None:
@@ -160,9 +188,9 @@ def test_trip_seat_lock_times_out_inside_the_request(app: Flask, desk: Desk) -> 
         },
         data=app.instance_path,
     )
-    query = desk.query("seat-lock-times-out")
-    response = durable_client(inline).get("/api/book-trip", query_string=query)
+    response = Desk(inline).trip("seat-lock-times-out")
     inline.extensions["durable"].close()
+    desk.note(response)
     assert response.status_code == 200
     assert desk.account().calls["reserve-flight"] == 2
     assert desk.client.status(response)["attempt"] == 1
@@ -299,7 +327,11 @@ def test_process(desk: Desk) -> None:
 
 @pytest.mark.parametrize(
     ("failure", "enrich", "notify"),
-    [("registry-times-out", 2, 1), ("mailer-down-twice", 1, 3)],
+    [
+        ("failure=registry-times-out", 2, 1),
+        ("failure=mailer-down-twice", 1, 3),
+        ("failure=yours&step=notify&times=3", 1, 4),
+    ],
 )
 def test_process_is_retried_by_step(
     desk: Desk, failure: str, enrich: int, notify: int
@@ -313,7 +345,7 @@ def test_process_is_retried_by_step(
 
 def test_process_of_bad_data_fails(desk: Desk) -> None:
     """The execution fails, and the app's own error handler answers."""
-    response = desk.process("bad-data")
+    response = desk.process("failure=bad-data")
     assert response.status_code == 502
     assert response.get_json() == {
         "success": False,
@@ -337,6 +369,7 @@ def test_a_server_dies_after_each_step(desk: Desk) -> None:
     with pytest.raises(Crashed) as crash:
         desk.trip()
 
+    desk.execution = crash.value.execution_id
     assert desk.finish(crash.value).status_code == 200
     account = desk.account()
     assert account.calls == {**dict.fromkeys(names, 2), "confirm-booking": 1}
@@ -373,7 +406,7 @@ def test_process_is_safe_to_replay(app: Flask) -> None:
 
 def test_trip_without_destination(desk: Desk) -> None:
     """A request that lacks something is refused before anything is called."""
-    response = desk.client.get("/api/book-trip?origin=NYC&date=&reference=a-reference")
+    response = desk.note(desk.client.get("/api/book-trip?origin=NYC&date="))
     assert response.status_code == 400
     assert desk.account().calls == {}
 
@@ -391,22 +424,165 @@ def test_unknown_failure(desk: Desk) -> None:
     response = desk.trip("no-cars")
     assert response.status_code == 400
     assert "bank-down-twice" in response.text
-    document = desk.client.get(f"/bookings/{REFERENCE}").get_json()
-    assert document == {"reference": REFERENCE, "status_url": None}
+    assert "Durable-Execution" not in response.headers
+
+
+def test_unknown_cabin(desk: Desk) -> None:
+    """Neither can one fly in a cabin that there is not."""
+    response = desk.order(cabin="cargo")
+    assert response.status_code == 400
+    assert "economy, business" in response.text
+    assert desk.account().calls == {}
+
+
+@pytest.mark.parametrize(
+    "trip", [{**TRIP, "origin": 1}, {**TRIP, "cabin": ["x"]}, [], 1]
+)
+def test_trip_that_is_none(desk: Desk, trip: t.Any) -> None:
+    """What is no trip is refused before anything is called."""
+    response = desk.note(desk.client.post("/api/book-trip", json=trip))
+    assert response.status_code == 400
+    assert desk.account().calls == {}
 
 
 def test_repeated_request_books_once(desk: Desk) -> None:
-    """A browser that repeats its request is sent to the booking under way."""
-    first = desk.trip("bank-down-twice")
-    second = desk.trip("bank-down-twice")
-    assert second.status_code == 303
+    """A second request with the key gets the booking under way, and then its answer."""
+    first = desk.order(failure="bank-down-twice")
+    second = desk.order(failure="bank-down-twice")
+    assert second.status_code == 202
     assert second.location == first.location
-    assert desk.account().calls["reserve-flight"] == 1
+    final = desk.finish(first)
+    third = desk.order(failure="bank-down-twice")
+    assert third.headers["Idempotent-Replayed"] == "true"
+    assert third.get_json() == final.get_json()
+    assert desk.account().effects["process-payment charged"] == 1
 
 
-def test_booking_without_reference(desk: Desk) -> None:
-    """Who needs no page needs no reference."""
-    assert desk.client.get("/api/book-trip", query_string=TRIP).status_code == 200
+def test_another_key_is_another_booking(desk: Desk) -> None:
+    """Who wants the same trip twice can have it."""
+    answers = [desk.order("one").get_json(), desk.order("two").get_json()]
+    assert len({answer["payment"]["payment"] for answer in answers}) == 2
+
+
+# Failures that are no matter of times
+
+
+def test_bank_outage_ends(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outage lasts for its time, however often the bank is called meanwhile."""
+    response = desk.trip("bank-outage")
+    desk.client.advance(3.6)
+    assert desk.tries(response)["process-payment"] == 3
+    monkeypatch.setattr(ledger, "seconds_since", lambda moment: 8.1)
+    assert desk.finish(response).status_code == 200
+    assert desk.account().calls["process-payment"] == 4
+
+
+def test_slow_airline_says_so(desk: Desk) -> None:
+    """A step that takes long says how it is getting on."""
+    response = desk.trip("slow-airline")
+    url = desk.client.status(response)["events_url"]
+    events = desk.client.get(url).text
+    assert '"locking seat 14A on FD 101"' in events
+    assert '"no answer yet (12 of 12)"' in events
+    assert events.index("12 of 12") < events.index("seat 14A is held")
+
+
+@pytest.mark.parametrize("failure", [f.name for f in FLOWS["trips.book_trip"]])
+def test_every_step_says_something(desk: Desk, failure: str) -> None:
+    """Whoever watches reads a line of each step that called somebody."""
+    if failure.startswith("killed"):
+        failure = "none"
+
+    response = desk.trip(failure, step="reserve-flight", times="1")
+    desk.finish(response)
+    text = desk.client.get(desk.client.status(response)["events_url"]).text
+    said = set(re.findall(r'"message": ".+?", "data": {}, "step": "(.+?)"', text))
+    assert set(desk.account().calls) == said
+
+
+# The manager
+
+
+def test_manager_approves(desk: Desk) -> None:
+    """A dear trip waits for the manager, and is paid after that."""
+    response = desk.order(cabin="business")
+    waiting = desk.client.status(response)["waiting_for"]
+    assert (waiting["kind"], waiting["step"]) == ("callback", "approval")
+    assert desk.account().calls == {"search-availability": 1, "reserve-flight": 1}
+    assert desk.decide("approve").status_code == 303
+    final = desk.finish(response)
+    assert final.status_code == 200
+    assert final.get_json()["payment"]["amount"] > 1000
+    assert "approved" in desk.desk_page()
+
+
+def test_manager_declines(desk: Desk) -> None:
+    """The seat is given back, and the answer has the manager's note."""
+    response = desk.order(cabin="business")
+    desk.decide("decline", "Take the <b>train</b>.")
+    final = desk.finish(response)
+    assert final.status_code == 402
+    reason = {"step": "approval", "error": "Take the <b>train</b>."}
+    assert final.get_json() == {"success": False, **reason}
+    assert desk.account().effects == {
+        "reserve-flight reserved": 1,
+        "release-flight released": 1,
+    }
+    assert "Take the &lt;b&gt;train&lt;/b&gt;." in desk.desk_page()
+
+
+def test_manager_sleeps(desk: Desk) -> None:
+    """No answer is a no, and one that comes later is told so."""
+    response = desk.order(cabin="business")
+    desk.client.advance(dt.timedelta(minutes=3, seconds=1))
+    final = desk.finish(response)
+    assert final.status_code == 402
+    assert final.get_json()["step"] == "approval"
+    assert desk.account().effects["release-flight released"] == 1
+    desk.decide("approve")
+    assert "came too late" in desk.desk_page()
+    assert "process-payment charged" not in desk.account().effects
+
+
+def test_desk_is_cleared(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody answered in time lies there no more."""
+    desk.order(cabin="business")
+    assert 'name="token"' in desk.desk_page()
+    monkeypatch.setattr(manager, "PATIENCE", dt.timedelta(0))
+    assert 'name="token"' not in desk.desk_page()
+
+
+def test_first_answer_counts(desk: Desk) -> None:
+    """Of two windows with the form, the first decides."""
+    response = desk.order(cabin="business")
+    page = desk.desk_page()
+    desk.decide("approve")
+    token = re.findall(r'name="token" value="(.*?)"', page)[0]
+    form = {"token": token, "answer": "decline"}
+    assert desk.client.post("/manager/", data=form).status_code == 303
+    assert desk.finish(response).status_code == 200
+    assert "declined" not in desk.desk_page()
+
+
+def test_nobody_else_decides(desk: Desk) -> None:
+    """A token that is not ours is refused."""
+    desk.order(cabin="business")
+    form = {"token": "made-up", "answer": "approve"}
+    assert desk.client.post("/manager/", data=form).status_code == 404
+
+
+def test_approval_is_safe_to_replay(app: Flask) -> None:
+    """The manager is asked once, however often the view is replayed."""
+    desk = Desk(app, always_replay=True)
+    response = desk.order(cabin="business")
+
+    with pytest.raises(StillWaiting):
+        desk.finish(response)
+
+    assert desk.desk_page().count('name="token"') == 1
+    desk.decide("approve")
+    assert desk.finish(response).status_code == 200
+    assert set(desk.account().effects.values()) == {1}
 
 
 # The page
@@ -416,34 +592,74 @@ def test_page_offers_every_failure(desk: Desk) -> None:
     """Each failure can be chosen, and nothing from elsewhere is loaded."""
     page = desk.client.get("/")
     assert page.status_code == 200
-    for failures in FLOWS.values():
-        for failure in failures:
+    for choices in FLOWS.values():
+        for failure in choices:
             assert f'value="{failure.name}"' in page.text
     assert not re.search(r"(src|href)=\"(https?:)?//", page.text)
-    assert page.headers["Content-Security-Policy"] == "default-src 'self'"
 
 
-def test_page_lists_the_last_bookings(desk: Desk) -> None:
-    """Who comes back finds what was booked, newest first, under any reference."""
-    assert "Last bookings" not in desk.client.get("/").text
-    desk.trip("bank-down-twice", reference='a/b"?#')
-    desk.package()
-    links = re.findall(r'<a href="#(.*)">(.*)</a>', desk.client.get("/").text)
-    assert [title for _, title in links] == [
-        "Package: Nothing fails",
-        "Trip: The bank is down twice",
+@pytest.mark.parametrize("path", ["/", "/manager/"])
+def test_pages_run_nothing_foreign(desk: Desk, path: str) -> None:
+    """Only the app's own files are loaded, and no script stands in the page."""
+    page = desk.client.get(path)
+    policy = page.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'")
+    assert "unsafe" not in policy
+    assert not re.search(
+        r"<script(?! type=\"module\" src=)|\sstyle=|\son\w+=", page.text
+    )
+
+
+@pytest.mark.parametrize("view", [trips.book_trip, trips.book_package, trips.process])
+def test_page_shows_the_real_source(desk: Desk, view: t.Any) -> None:
+    """Line by line it is what runs, with the steps where they are called."""
+    page = html.unescape(desk.client.get("/").text)
+    shown = re.findall(r"<li data-number.*?><code>(.*)</code></li>", page)
+    lines = [re.sub(r"</?span.*?>", "", line) for line in shown]
+    source = inspect.getsource(inspect.unwrap(view)).splitlines()
+    assert any(lines[n:][: len(source)] == source for n in range(len(lines)))
+
+
+def test_source_knows_its_steps() -> None:
+    """Each step's line is known, a wait's too, and which steps run whatever happens."""
+    source = read_source(trips.book_trip)
+    texts = {
+        name: "".join(text for _, text in line.pieces)
+        for line in source.lines
+        for name in line.steps
+    }
+    assert 'step.run("process-payment"' in texts["process-payment"]
+    assert "approval.wait(" in texts["approval"]
+    assert source.planned == [
+        "search-availability",
+        "reserve-flight",
+        "process-payment",
+        "confirm-booking",
     ]
-    reference = urllib.parse.unquote(links[1][0])
-    quoted = urllib.parse.quote(reference, safe="")
-    document = desk.client.get(f"/bookings/{quoted}").get_json()
-    assert document["reference"] == 'a/b"?#'
-    assert document["status_url"]
 
 
-def test_booking_that_nobody_knows(desk: Desk) -> None:
-    """Before its request has come, a booking has no status yet."""
-    document = desk.client.get("/bookings/unknown").get_json()
-    assert document["status_url"] is None
+def test_console_is_linked_where_it_is(app: Flask, desk: Desk) -> None:
+    """The page links to the console as soon as the app has one."""
+    page = desk.client.get("/").text
+    has_console = "durable.console_execution" in app.view_functions
+    assert ("data-console-url" in page) is has_console
+
+
+# The button
+
+
+def test_kill_takes_json_alone(desk: Desk) -> None:
+    """The form of another site can't press the button."""
+    answer = desk.client.post("/kill", data={"execution": "x"})
+    assert answer.status_code == 415
+
+
+def test_only_servers_of_this_app_are_killed() -> None:
+    """A process that is no sibling is left alone, and one that is gone, too."""
+    own = os.getpid()
+    assert failures.find_server(None) == own
+    assert failures.find_server(1) == own
+    assert failures.find_server(own) == own
 
 
 # The command
@@ -518,14 +734,11 @@ def server(tmp_path: pathlib.Path) -> cabc.Iterator[TripBooker]:
         yield server
 
 
-TRIP_QUERY = urllib.parse.urlencode(TRIP)
-
-
 class Case(t.NamedTuple):
     """A booking that costs a server its life."""
 
     path: str
-    body: dict[str, t.Any] | None
+    body: dict[str, t.Any]
     calls: dict[str, int]
     effects: dict[str, int]
 
@@ -533,7 +746,7 @@ class Case(t.NamedTuple):
 KILLS = {
     "killed-during-payment": Case(
         "book-trip",
-        None,
+        TRIP,
         {
             "search-availability": 1,
             "reserve-flight": 1,
@@ -548,7 +761,7 @@ KILLS = {
     ),
     "killed-after-payment": Case(
         "book-trip",
-        None,
+        TRIP,
         {
             "search-availability": 1,
             "reserve-flight": 1,
@@ -576,11 +789,12 @@ KILLS = {
 def test_server_is_killed(server: TripBooker, failure: str) -> None:
     """Another server goes on at once; what was done stays done."""
     case = KILLS[failure]
-    url = f"{server.url}/api/{case.path}?failure={failure}&reference=k&{TRIP_QUERY}"
+    path = f"/api/{case.path}?failure={failure}"
     with pytest.raises(OSError):
-        server.request(url, case.body)
-    document = server.wait("k", "completed", "failed", "cancelled")
-    account = server.account("k")
+        server.request(path, case.body, "k")
+    status_url = server.find(path, case.body, "k")
+    document = server.wait(status_url, "completed", "failed", "cancelled")
+    account = server.account(document["id"])
     assert document["status"] == "completed"
     assert document["attempt"] == 2
     assert account.calls == case.calls
@@ -589,7 +803,7 @@ def test_server_is_killed(server: TripBooker, failure: str) -> None:
     assert account.pids[0] == account.kills[0]["pid"]
     killed = dt.datetime.fromisoformat(account.kills[0]["at"])
     assert dt.datetime.fromisoformat(document["finished_at"]) - killed < SOON
-    status, answer = server.get(document["response_url"])
+    status, answer = server.request(document["response_url"])
     assert status == 200
     assert answer["success"] is True
 
@@ -598,11 +812,12 @@ def test_server_is_killed(server: TripBooker, failure: str) -> None:
 @pytest.mark.chaos
 def test_server_is_killed_while_three_providers_work(server: TripBooker) -> None:
     """Who had not answered is asked again, and each books once."""
-    url = f"{server.url}/api/book-package?failure=killed-during-hotel&reference=k"
+    path = "/api/book-package?failure=killed-during-hotel"
     with pytest.raises(OSError):
-        server.request(url, PACKAGE)
-    document = server.wait("k", "completed", "failed", "cancelled")
-    account = server.account("k")
+        server.request(path, PACKAGE, "k")
+    status_url = server.find(path, PACKAGE, "k")
+    document = server.wait(status_url, "completed", "failed", "cancelled")
+    account = server.account(document["id"])
     assert document["status"] == "completed"
     assert account.calls["book-hotel"] == 2
     assert account.calls["send-confirmation"] == 1
@@ -615,11 +830,30 @@ def test_server_is_killed_while_three_providers_work(server: TripBooker) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.chaos
+def test_button_kills_the_server_at_work(tmp_path: pathlib.Path) -> None:
+    """The worker that runs the booking is killed, and the other one goes on."""
+    with TripBooker(tmp_path, latency=0.3) as server:
+        path = "/api/book-trip?failure=slow-airline"
+        headers = {"Prefer": "respond-async"}
+        document = server.send(path, TRIP, "k", headers).document
+        wait_until(lambda: "reserve-flight" in server.account(document["id"]).calls)
+        pid = server.account(document["id"]).pids[0]
+        body = {"execution": document["id"]}
+        assert server.request("/kill", body) == (200, {"pid": pid})
+        wait_until(lambda: pid not in server.children())
+        document = server.wait(document["status_url"], "completed", "failed")
+        account = server.account(document["id"])
+        assert account.calls["reserve-flight"] == 2
+        assert account.effects["reserve-flight reserved"] == 1
+        assert len(account.pids) == 2
+
+
+@pytest.mark.slow
 def test_stop_in_the_middle_and_start_again(tmp_path: pathlib.Path) -> None:
     """Ctrl-C ends all processes; the next start with the same data goes on."""
     server = TripBooker(tmp_path).start()
-    url = f"{server.url}/api/book-trip?failure=bank-down-twice&reference=r&{TRIP_QUERY}"
-    status, document = server.request(url)
+    status, document = server.request("/api/book-trip?failure=bank-down-twice", TRIP)
     assert (status, document["status"]) == (202, "suspended")
     os.kill(server.pid, signal.SIGINT)
     wait_until(server.ended, 10, "the server has stopped")
@@ -627,5 +861,6 @@ def test_stop_in_the_middle_and_start_again(tmp_path: pathlib.Path) -> None:
     assert f"Trip Booker: {server.url}/" in server.log()
     assert "Exception" not in server.log().replace("Error: the bank", "")
     with server:
-        server.wait("r", "completed")
-        assert server.account("r").calls["process-payment"] == 3
+        server.wait(document["status_url"], "completed")
+        account = server.account(document["id"])
+        assert account.calls["process-payment"] == 3

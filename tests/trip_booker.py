@@ -8,6 +8,7 @@ import json
 import pathlib
 import typing as t
 import urllib.error
+import urllib.parse
 import urllib.request
 
 from .processes import wait_until
@@ -20,12 +21,22 @@ PACKAGE = {"flightId": "FD 101", "hotelId": "Harbour Inn", "carId": "Compact"}
 ORDER = {"userId": "user-42", "data": ["two", "tickets"]}
 
 
+Body: t.TypeAlias = cabc.Mapping[str, t.Any] | None
+
+
+class Answer(t.NamedTuple):
+    """What a server answered."""
+
+    status: int
+    headers: cabc.Mapping[str, str]
+    document: t.Any
+
+
 class Account:
-    """What the providers know of a booking, as ``/bookings/<reference>`` tells it."""
+    """What the providers know of a booking, as ``/ledger/<execution>`` tells it."""
 
     def __init__(self, document: dict[str, t.Any]) -> None:
         self.document = document
-        self.status_url: str = document["status_url"]
         self.kills: list[dict[str, t.Any]] = document["kills"]
 
     @property
@@ -61,42 +72,57 @@ class TripBooker(WebServer):
         """Tell whether both workers are there."""
         return len(self.children()) >= 2 and super().ready()
 
-    def account(self, reference: str) -> Account:
-        """Ask what is known of a booking."""
-        status, document = self.get(f"{self.url}/bookings/{reference}")
+    def account(self, execution: str) -> Account:
+        """Ask what the providers know of an execution."""
+        status, document = self.request(f"/ledger/{execution}")
         assert status == 200
         return Account(document)
 
-    def wait(self, reference: str, *states: str) -> dict[str, t.Any]:
-        """Wait until a booking is in one of these states, and give its document."""
-        url = self.account(reference).status_url
-
-        def reached() -> dict[str, t.Any] | None:
-            document = self.get(url)[1]
-            return document if document["status"] in states else None
-
-        document = wait_until(reached, 20, f"{reference} is {' or '.join(states)}")
-        assert document is not None
-        return document
-
-    def get(self, url: str) -> tuple[int, t.Any]:
-        """Get JSON, also with an error's status."""
-        return self.request(url)
-
-    def request(
-        self, url: str, body: cabc.Mapping[str, t.Any] | None = None
-    ) -> tuple[int, t.Any]:
+    def send(
+        self,
+        path: str,
+        body: Body = None,
+        key: str | None = None,
+        headers: cabc.Mapping[str, str] | None = None,
+    ) -> Answer:
         """Send a request as any client would; a body makes it a POST of JSON.
 
         :raises OSError: if the server dies before it answers
         """
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(url, data)
-        if data:
-            request.add_header("Content-Type", "application/json")
+        request = urllib.request.Request(urllib.parse.urljoin(self.url, path), data)
+        sent = {"Content-Type": "application/json"} if data else {}
+        sent |= {"Idempotency-Key": key} if key else {}
+        for name, value in {**sent, **(headers or {})}.items():
+            request.add_header(name, value)
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
-                return response.status, json.load(response)
+                return Answer(
+                    response.status, dict(response.headers), json.load(response)
+                )
         except urllib.error.HTTPError as error:
             with error:
-                return error.code, json.load(error)
+                return Answer(error.code, dict(error.headers), json.load(error))
+
+    def request(
+        self, path: str, body: Body = None, key: str | None = None
+    ) -> tuple[int, t.Any]:
+        """Send a request, and give its answer's status and JSON."""
+        answer = self.send(path, body, key)
+        return answer.status, answer.document
+
+    def find(self, path: str, body: Body, key: str) -> str:
+        """Send a request again whose answer was lost, and give its status link."""
+        links = self.send(path, body, key).headers["Link"]
+        return links.partition("<")[2].partition(">")[0]
+
+    def wait(self, status_url: str, *states: str) -> dict[str, t.Any]:
+        """Wait until a booking is in one of these states, and give its document."""
+
+        def reached() -> dict[str, t.Any] | None:
+            document: dict[str, t.Any] = self.request(status_url)[1]
+            return document if document["status"] in states else None
+
+        document = wait_until(reached, 20, f"it is {' or '.join(states)}")
+        assert document is not None
+        return document

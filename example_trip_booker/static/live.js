@@ -1,307 +1,316 @@
-// The live view: asks for the booking's status document and the providers' ledger until it is done.
+// The live view of one booking: the journal's steps, the source that runs, the providers' ledger.
 
-const POLL_EVERY = 350;
-const UNHEARD_AFTER = 5000; // a booking that nobody sends and nobody knows is not there
-const DONE = ["completed", "failed", "cancelled"];
+import { find, update } from "./bookings.js";
+import { drawCall, drawRoute, drawServer, drawStep, element, field, indented, say, seconds, sync, tick, times } from "./draw.js";
+import { Watch } from "./watch.js";
 
-const field = (id) => document.getElementById(id);
+const OPEN = ["running", "retrying", "sleeping", "waiting"];
+const LEDGER_EVERY = 700;
+const BANNER_STAYS = 1500; // so that it can be read, even if the next server answers at once
 
-let shown = { reference: null };
-let ticking = null;
+const urls = field("main").dataset;
+let shown = null;
 
-// Show a booking. `request`, where this page made it, is a promise of what became of it.
-export function show(reference, request = null) {
-  shown = { reference, status: null, booking: null, misses: 0, own: request !== null, sending: request !== null };
-  const mine = shown;
-  field("empty").hidden = true;
-  field("booking").hidden = false;
-  field("answer").hidden = true;
-  field("request").closest("div").hidden = request === null;
-  field("request").textContent = "on its way";
-  field("elapsed").textContent = "–";
-  request?.then((fate) => {
-    mine.sending = false;
-    if (shown === mine) field("request").textContent = fate;
-  });
-  clearInterval(ticking);
-  ticking = setInterval(tick, 100);
+// Show a booking: one of this browser, or one whose link was given, which has only its token.
+export function show(booking) {
+  hide();
+  const mine = { booking, ledger: null, note: null, bannerUntil: 0, said: new Map() };
+  shown = mine;
+  mine.ticking = setInterval(() => tickAll(mine), 100);
+  follow(mine);
+}
+
+// A server has answered: from now on the booking that is shown can be watched.
+export function follow(mine = shown) {
+  mine.booking = find(mine.booking.key) ?? mine.booking;
+  mine.note = null;
   draw(mine);
-  poll(mine);
+  if (mine.watch || !mine.booking.token) return;
+  mine.watch = new Watch(urls.statusUrl.replace("TOKEN", mine.booking.token), () => changed(mine));
+  mine.watch.start();
 }
 
-// Show no booking.
-export function clear() {
-  shown = { reference: null };
-  clearInterval(ticking);
-  field("empty").hidden = false;
-  field("booking").hidden = true;
-  field("status").hidden = true;
+export function hide() {
+  shown?.watch?.stop();
+  clearInterval(shown?.ticking);
+  clearTimeout(shown?.timer);
+  shown = null;
+  for (const id of ["ticket", "offline", "approval", "answer", "providers"]) field(id).hidden = true;
+  field("hints").hidden = false;
+  field("steps").replaceChildren();
+  markSource([]);
 }
 
-async function poll(mine) {
-  while (shown === mine) {
-    try {
-      await look(mine);
-      mine.misses = 0;
-    } catch {
-      mine.misses += 1; // the server is down or restarts: ask again
-    }
-    if (shown !== mine) return;
-    draw(mine);
-    if (mine.missing) return;
-    if (isDone(mine) && mine.answer) return;
-    await new Promise((wake) => setTimeout(wake, POLL_EVERY));
+export function isShown(booking) {
+  return shown?.booking.key === booking.key;
+}
+
+// How the browser's own request fares.
+export function tell(booking, text) {
+  if (!isShown(booking)) return;
+  shown.note = text;
+  draw(shown);
+}
+
+function changed(mine) {
+  if (shown !== mine) return;
+  const { watch, booking } = mine;
+  if (watch.away) mine.bannerUntil = performance.now() + BANNER_STAYS;
+  if (watch.ended && watch.answer && booking.key && !booking.ended) {
+    booking.ended = true;
+    update(booking.key, { ended: true });
   }
+  askLedger(mine);
+  draw(mine);
 }
 
-async function look(mine) {
-  // The journal first: then whatever it says is done stands in the ledger too.
-  const known = Boolean(mine.booking?.status_url);
-  const status = known ? await getJSON(mine.booking.status_url) : null;
-  const booking = await getJSON(field("live").dataset.bookings + encodeURIComponent(mine.reference));
-  if (known && status === null) mine.missing = "No longer in the journal.";
-  if (isUnheard(mine, booking)) mine.missing = "No such booking.";
-  Object.assign(mine, { status, booking });
-  if (!isDone(mine)) return;
-  const response = await fetch(onThisServer(mine.status.response_url));
-  mine.answer = { status: response.status, text: response.statusText, body: await response.text() };
-}
-
-function isUnheard(mine, booking) {
-  if (booking?.status_url || mine.sending) return false;
-  mine.unheardSince ??= performance.now();
-  return performance.now() - mine.unheardSince >= UNHEARD_AFTER;
-}
-
-// Gives null for what is not there.
-async function getJSON(url) {
-  const response = await fetch(onThisServer(url), { headers: { Accept: "application/json" } });
-  if ([404, 410].includes(response.status)) return null;
-  if (!response.ok) throw new Error(`${url}: ${response.status}`);
-  return response.json();
-}
-
-function onThisServer(url) {
-  const { pathname, search } = new URL(url, location);
-  return pathname + search;
-}
-
-function isDone(mine) {
-  return mine.status !== null && DONE.includes(mine.status.status);
-}
-
-// One look that fails may have met the server that is killed, while the others are there.
-function isAway(mine) {
-  return mine.misses > 1;
-}
-
-// Drawing: everything goes through textContent, nothing that came over the network is markup.
-
-function element(tag, className, ...content) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  made.append(...content);
-  return made;
+// Asked at every piece of news, and now and then in between.
+async function askLedger(mine) {
+  const id = mine.watch.execution?.id;
+  if (!id || mine.asking) return;
+  mine.asking = true;
+  const last = mine.watch.ended;
+  try {
+    const response = await fetch(urls.ledgerUrl.replace("ID", id), { signal: AbortSignal.timeout(5000) });
+    if (response.ok) mine.ledger = await response.json();
+  } catch {
+    // The server is away; what is known stays.
+  }
+  mine.asking = false;
+  if (shown !== mine) return;
+  draw(mine);
+  clearTimeout(mine.timer);
+  if (!last || !mine.ledger) mine.timer = setTimeout(() => askLedger(mine), LEDGER_EVERY);
 }
 
 function draw(mine) {
-  const { status, booking } = mine;
-  drawPill(mine);
-  drawChosen(booking);
-  field("attempt").textContent = status?.attempt ?? "–";
-  replaceWhereChanged(field("steps"), [status, booking], () => drawSteps(mine));
-  replaceWhereChanged(field("calls"), booking, () => drawCalls(mine));
-  if (mine.answer) drawAnswer(mine.answer);
-  if (mine.missing && !mine.own) {
-    field("empty").hidden = false;
-    field("booking").hidden = true;
-  }
-  tick();
+  const flow = flowOf(mine);
+  field("ticket").hidden = false;
+  field("hints").hidden = true;
+  drawTicket(mine, flow);
+  drawBanners(mine);
+  const rows = rowsOf(mine, flow);
+  sync(field("steps"), rows, drawStep);
+  announce(mine, rows);
+  showSource(flow);
+  markSource(rows);
+  drawAnswer(mine);
+  drawLedger(mine);
+  tickAll(mine);
 }
 
-function replaceWhereChanged(list, data, make) {
-  const version = JSON.stringify([shown.reference, data]);
-  if (list.dataset.version === version) return;
-  list.dataset.version = version;
-  list.replaceChildren(...make());
+function flowOf({ watch, booking }) {
+  return watch?.execution?.endpoint ?? booking.flow ?? document.querySelector("#flows input:checked").value;
+}
+
+function drawTicket(mine, flow) {
+  const { booking, watch } = mine;
+  const title = document.querySelector(`#flows input[value="${CSS.escape(flow)}"]`)?.parentElement.textContent.trim();
+  const route = drawRoute(booking.body) ?? [Object.values(booking.body ?? {}).join(" · ") || title || flow];
+  if (field("ticket-title").textContent !== route.map((part) => part.textContent ?? part).join("")) field("ticket-title").replaceChildren(...route);
+  drawPill(mine);
+  say("chosen", booking.title ? `${booking.title}. ${booking.watch}` : "");
+  say("attempt", `${watch?.execution?.attempt ?? "–"}`);
+  say("request", mine.note ?? booking.fate ?? "on its way");
+  field("request").parentElement.hidden = !booking.key;
+  say("key", booking.key ?? "");
+  field("key").closest("div").hidden = !booking.key;
+  const over = Boolean(watch?.ended || watch?.missing || booking.ended);
+  field("kill").hidden = over || !watch?.execution;
+  field("kill-note").hidden = field("kill").hidden;
+  const link = field("console");
+  link.hidden = !urls.consoleUrl || !watch?.execution;
+  if (!link.hidden) link.href = urls.consoleUrl.replace("ID", watch.execution.id);
 }
 
 function drawPill(mine) {
-  const pill = field("status");
   const [tone, text] = pillOf(mine);
-  if (pill.textContent !== text) pill.textContent = text;
-  pill.dataset.status = tone;
-  pill.hidden = false;
+  say("status", text);
+  field("status").dataset.status = tone;
 }
 
-function pillOf(mine) {
-  const { status, answer } = mine;
-  if (mine.missing) return ["missing", mine.missing];
-  if (isAway(mine)) return ["offline", "the server is away; this page keeps asking"];
-  if (!status) return ["pending", mine.own ? "sending…" : "looking…"];
-  if (status.status === "completed" && answer?.status >= 400) return ["refused", `answered ${answer.status}`];
-  return [status.status, status.status];
+function pillOf({ watch, booking, note }) {
+  if (watch?.missing) return ["missing", "no such booking"];
+  if (booking.ended && !watch) return ["failed", note ?? booking.fate];
+  if (!watch?.execution) return ["pending", booking.token ? "looking…" : "sending…"];
+  const { status } = watch.execution;
+  if (status === "completed" && watch.answer?.status >= 400) return ["refused", `answered ${watch.answer.status}`];
+  return [status, status];
 }
 
-function formOf(booking) {
-  const flow = booking?.flow ?? document.querySelector("#flows input:checked").value;
-  return document.querySelector(`form[data-flow="${CSS.escape(flow)}"]`);
+function drawBanners(mine) {
+  const { watch } = mine;
+  const away = Boolean(watch?.away) || performance.now() < mine.bannerUntil;
+  const text = watch?.misses > 1
+    ? "No server answers. What you see is what the journal said last; this page reconnects by itself."
+    : "The connection broke. What you see is what the journal said last; reconnecting…";
+  if (away) say("offline", text);
+  field("offline").hidden = !away;
+  const waits = [...(watch?.steps.values() ?? [])].some((step) => step.kind === "callback" && step.status === "waiting");
+  field("approval").hidden = !waits || watch.ended;
 }
 
-function drawChosen(booking) {
-  const options = [...formOf(booking).elements.failure.options];
-  const option = options.find(({ value }) => value === booking?.failure);
-  field("chosen").replaceChildren();
-  if (option) {
-    field("chosen").append(element("strong", "", `${option.textContent}.`), ` ${option.dataset.watch}`);
-  }
-}
-
-// The steps in the order of the plan. One that stands only in the journal, such as release-flight,
-// follows the last planned one that is there.
-function drawSteps({ status, booking }) {
-  const recorded = new Map((status?.steps ?? []).map((step) => [step.id, step]));
-  const planned = formOf(booking).dataset.steps.split(" ");
-  const extra = [...recorded.keys()].filter((id) => !planned.includes(id));
-  const last = planned.findLastIndex((id) => recorded.has(id));
-  const ids = planned.toSpliced(last + 1, 0, ...extra);
-  const without = { completed: "skipped", failed: "missed", cancelled: "missed" };
-  return ids.map((id) => drawStep(recorded.get(id) ?? { id, status: without[status?.status] ?? "planned" }, status, booking));
-}
-
-function drawStep(step, status, booking) {
-  const row = element("li", "step");
-  const shownAs = isOpen(step) ? openStatus(step, booking) : step.status;
-  row.dataset.status = shownAs;
-  row.append(
-    element("span", "dot"),
-    element("strong", "step-name", step.id),
-    element("span", "step-state", STATES[shownAs] ?? triesOf(step)),
-    element("span", "step-time", timeOf(step, status)),
+// Steps in the order in which they began, and then what is still to come.
+function rowsOf(mine, flow) {
+  const { watch, ledger, booking } = mine;
+  if (watch?.missing) return [];
+  const planned = document.querySelector(`.source[data-flow="${CSS.escape(flow)}"]`)?.dataset.planned.split(" ") ?? [];
+  const rank = ({ id }) => (planned.indexOf(id) + 1) || planned.length;
+  const recorded = [...(watch?.steps.values() ?? [])].sort(
+    (one, other) => Math.round((seconds(one.started_at) - seconds(other.started_at)) * 5) || rank(one) - rank(other),
   );
-  const seen = providersView(step, booking);
-  if (seen) row.append(element("span", "step-calls", seen));
-  if (step.error_type && step.status !== "completed") {
-    row.append(element("span", "step-error", step.error_type.split(".").at(-1)));
+  const rest = planned.filter((id) => !watch?.steps.has(id)).map((id) => ({ id, status: "planned", tries: 0 }));
+  const over = { completed: "skipped", failed: "missed", cancelled: "missed" }[watch?.execution?.status];
+  return [...recorded, ...rest].map((step) => rowOf(step, over, watch, ledger));
+}
+
+function rowOf(step, over, watch, ledger) {
+  const execution = watch?.execution;
+  const calls = ledger?.calls.filter((call) => call.step === step.id) ?? [];
+  const status = ["planned", "running"].includes(step.status) ? openStatus(step, calls.at(-1), over, ledger) : step.status;
+  const waiting = execution?.waiting_for?.step === step.id ? execution.waiting_for : null;
+  const lines = watch?.lines.filter((line) => line.step === step.id) ?? [];
+  return {
+    key: step.id,
+    id: step.id,
+    status,
+    tries: step.tries,
+    lines: told(lines).slice(-2),
+    error: step.error_type ? errorOf(step, calls) : null,
+    until: OPEN.includes(step.status) ? waiting?.until : null,
+    waits: step.kind,
+    seen: providersView(calls, step.id, ledger),
+    started: step.started_at ?? (status === "running" || status === "lost" ? calls[0]?.at : null),
+    finished: step.finished_at,
+    begun: execution ? seconds(execution.created_at) : 0,
+  };
+}
+
+// What is said again in another try is shown once, in its last place, with how often.
+function told(lines) {
+  const counts = new Map();
+  for (const { message } of lines) {
+    const count = (counts.get(message) ?? 0) + 1;
+    counts.delete(message);
+    counts.set(message, count);
   }
-  const waiting = status?.waiting_for;
-  if (waiting?.step === step.id && waiting.until) {
-    const countdown = element("span", "step-wait");
-    countdown.dataset.until = waiting.until;
-    row.append(countdown);
-  }
-  return row;
+  return [...counts].map(([message, count]) => (count > 1 ? `${message} (${times(count)})` : message));
 }
 
-const STATES = {
-  planned: "to come",
-  skipped: "not needed",
-  missed: "not reached",
-  lost: "its server was killed",
-};
-
-function isOpen({ status }) {
-  return ["planned", "running"].includes(status);
+// The journal's document names the error, the provider's own books have its message.
+function errorOf(step, calls) {
+  const name = step.error_type.split(".").at(-1);
+  return calls.findLast(({ outcome }) => outcome?.startsWith(`${name}:`))?.outcome ?? name;
 }
 
-// A step that has no outcome in the journal: the ledger knows if its call is under way, or lost.
-function openStatus(step, booking) {
-  const last = booking?.calls?.filter((call) => call.step === step.id).at(-1);
-  if (last?.outcome !== null) return step.status;
-  return isLost(last, booking) ? "lost" : "running";
+// A step without an outcome: the ledger knows if its call is under way, or lost.
+function openStatus(step, last, over, ledger) {
+  if (over) return over;
+  if (!last || last.outcome !== null) return step.status;
+  return isLost(last, ledger) ? "lost" : "running";
 }
 
-function isLost(call, booking) {
-  return call.outcome === null && booking.kills.some(({ pid, at }) => pid === call.pid && at >= call.at);
+function isLost(call, { kills }) {
+  return call.outcome === null && kills.some(({ pid, at }) => pid === call.pid && at >= call.at);
 }
 
-function triesOf({ status, tries }) {
-  const state = status === "planned" ? "running" : status;
-  return tries > 1 ? `${state}, ${tries} tries` : state;
-}
-
-function timeOf(step, status) {
-  if (!step.started_at) return "";
-  const from = seconds(step.started_at) - seconds(status.created_at);
-  const start = `+${Math.max(0, from).toFixed(1)} s`;
-  if (!step.finished_at) return start;
-  return `${start}, took ${(seconds(step.finished_at) - seconds(step.started_at)).toFixed(1)} s`;
-}
-
-// "called 2 times, charged once"
-function providersView(step, booking) {
-  const calls = booking?.calls?.filter((call) => call.step === step.id) ?? [];
+// "bank.charge called 3 times, charged once"
+function providersView(calls, id, ledger) {
   if (!calls.length) return "";
-  const effects = booking.effects.filter((effect) => effect.step === step.id);
+  const effects = ledger.effects.filter(({ step }) => step === id);
   const done = effects.length ? `, ${effects[0].effect} ${times(effects.length)}` : "";
   return `${calls[0].action} called ${times(calls.length)}${done}`;
 }
 
-function times(number) {
-  return ["never", "once", "twice"][number] ?? `${number} times`;
+const SAID = {
+  completed: "is done",
+  retrying: "failed and is tried again",
+  waiting: "waits",
+  failed: "failed",
+  lost: "lost its server",
+};
+
+// Those who don't see the timeline hear what changes in it, but no countdown.
+function announce(mine, rows) {
+  const news = rows.filter(({ id, status }) => mine.said.get(id) !== status);
+  for (const { id, status } of news) mine.said.set(id, status);
+  const text = news.filter(({ status }) => SAID[status]).map(({ id, status }) => `${id} ${SAID[status]}.`);
+  if (mine.watch?.answer && !mine.saidEnd) {
+    mine.saidEnd = true;
+    text.push(`The final response is ${mine.watch.answer.status}.`);
+  }
+  if (text.length) say("announce", text.join(" "));
 }
 
-function drawCalls({ status, booking }) {
-  const calls = booking?.calls ?? [];
-  const kills = booking?.kills ?? [];
-  const servers = [...new Set([...calls, ...kills].map(({ pid }) => pid))];
-  const begun = calls.length ? seconds(status?.created_at ?? calls[0].at) : 0;
-  const rows = [
-    ...calls.map((call) => ({ ...call, answer: answerOf(call, booking) })),
-    ...kills.map((kill) => ({ ...kill, killed: true })),
-  ].sort((one, other) => (one.at < other.at ? -1 : 1));
-  return rows.map((row) => drawCall(row, begun, servers));
+export function showSource(flow) {
+  for (const list of document.querySelectorAll(".source")) list.hidden = list.dataset.flow !== flow;
 }
 
-function answerOf(call, booking) {
-  return call.outcome ?? (isLost(call, booking) ? "no answer: the server was killed" : "…");
+// Marks the lines of the steps. The order of lines is that of the steps that ran.
+function markSource(rows) {
+  const states = new Map(rows.map(({ id, status }) => [id, status]));
+  for (const line of document.querySelectorAll(".source:not([hidden]) li")) {
+    const id = line.dataset.steps.split(" ").find((name) => states.has(name));
+    const status = id ? states.get(id) : "";
+    const current = [...OPEN, "lost"].includes(status);
+    if (line.dataset.status === status) continue;
+    line.dataset.status = status;
+    line.toggleAttribute("data-current", current);
+    if (current) line.setAttribute("aria-current", "step");
+    else line.removeAttribute("aria-current");
+  }
 }
 
-function drawCall(row, begun, servers) {
-  const server = element("span", "server", `pid ${row.pid}`);
-  server.dataset.number = servers.indexOf(row.pid) % 3;
-  const line = element("li", row.killed ? "call killed" : "call");
-  line.append(
-    element("span", "call-time", `+${Math.max(0, seconds(row.at) - begun).toFixed(1)} s`),
-    server,
-    element("span", "call-action", row.killed ? `SIGKILL ${row.moment}` : row.action),
-    element("span", "call-answer", row.killed ? "" : row.answer),
-  );
-  return line;
-}
-
-function drawAnswer({ status, text, body }) {
-  field("answer").hidden = false;
-  field("answer-status").textContent = `${status} ${text}`;
+function drawAnswer({ watch }) {
+  field("answer").hidden = !watch?.answer;
+  if (!watch?.answer) return;
+  const { status, text, body } = watch.answer;
+  say("answer-status", `${status} ${text}`);
   field("answer-status").dataset.ok = status < 400;
-  field("answer-body").textContent = indented(body);
+  say("answer-body", indented(body));
 }
 
-function indented(body) {
+function drawLedger({ watch, ledger }) {
+  const calls = ledger?.calls ?? [];
+  const kills = ledger?.kills ?? [];
+  field("providers").hidden = !calls.length && !kills.length;
+  const pids = [...new Set([...calls, ...kills].map(({ pid }) => pid))];
+  const servers = pids.map((pid, number) => ({ key: `${pid}`, pid, number: number % 4, killed: kills.some((kill) => kill.pid === pid) }));
+  sync(field("servers"), servers, drawServer);
+  if (!pids.length && !field("servers").children.length) field("servers").replaceChildren("–");
+  const begun = watch?.execution ? seconds(watch.execution.created_at) : 0;
+  const rows = [...calls, ...kills].sort((one, other) => (one.at < other.at ? -1 : 1));
+  sync(field("calls"), rows.map((row, at) => callOf(row, at, begun, servers, ledger)), drawCall);
+}
+
+function callOf(row, at, begun, servers, ledger) {
+  const answer = row.moment ? "" : row.outcome ?? (isLost(row, ledger) ? "no answer: the server was killed" : "…");
+  const after = `+${Math.max(0, seconds(row.at) - begun).toFixed(1)} s`;
+  const { number, killed } = servers.find(({ pid }) => pid === row.pid);
+  return { ...row, key: `${at}`, answer, after, number, killed: Boolean(row.moment) && killed };
+}
+
+function tickAll(mine) {
+  const execution = mine.watch?.execution;
+  const end = execution?.finished_at ? seconds(execution.finished_at) : Date.now() / 1000;
+  const total = execution ? Math.max(0, end - seconds(execution.created_at)) : 0;
+  const away = Boolean(mine.watch?.away && mine.watch.misses > 1);
+  if (!(away && execution)) say("elapsed", execution ? `${total.toFixed(1)} s` : "–");
+  tick(total, away);
+  if (mine.bannerUntil && performance.now() > mine.bannerUntil && !field("offline").hidden) drawBanners(mine);
+}
+
+// The button. The server that is killed may be the one that is asked to do it.
+export async function kill() {
+  const mine = shown;
+  field("kill").disabled = true;
   try {
-    return JSON.stringify(JSON.parse(body), null, 2);
+    const body = JSON.stringify({ execution: mine.watch.execution.id });
+    const response = await fetch(urls.killUrl, { method: "POST", headers: { "Content-Type": "application/json" }, body });
+    const { pid } = await response.json();
+    say("announce", `Server ${pid} is killed.`);
   } catch {
-    return body;
+    say("announce", "The server is killed.");
   }
-}
-
-function seconds(moment) {
-  return Date.parse(moment) / 1000;
-}
-
-// What changes between two looks: the time that has gone by, and the time until the next try.
-function tick() {
-  const { status } = shown;
-  if (!status) return;
-  if (isAway(shown)) {
-    for (const countdown of document.querySelectorAll(".step-wait")) countdown.textContent = "waits for the server";
-    return;
-  }
-  const end = status.finished_at ? seconds(status.finished_at) : Date.now() / 1000;
-  field("elapsed").textContent = `${Math.max(0, end - seconds(status.created_at)).toFixed(1)} s`;
-  for (const countdown of document.querySelectorAll(".step-wait")) {
-    const left = seconds(countdown.dataset.until) - Date.now() / 1000;
-    countdown.textContent = left > 0 ? `tries again in ${left.toFixed(1)} s` : "tries again now";
-  }
-  if (isDone(shown)) clearInterval(ticking);
+  setTimeout(() => (field("kill").disabled = false), 1000);
 }

@@ -1,68 +1,79 @@
-// The forms: send a booking off under a reference of our own, and show it.
+// The forms: make a booking of what is chosen, send it off, and show it.
 
-import { clear, show } from "./live.js";
+import { draft, find, list, newDraft } from "./bookings.js";
+import { element, field } from "./draw.js";
+import { follow, hide, isShown, kill, show, showSource, tell } from "./live.js";
+import { send } from "./send.js";
 
 const forms = [...document.querySelectorAll("form")];
+const sending = new Map();
 
 function chooseFlow(flow) {
   document.querySelector(`#flows input[value="${CSS.escape(flow)}"]`).checked = true;
   for (const form of forms) form.hidden = form.dataset.flow !== flow;
 }
 
-function explainFailure(form) {
-  form.querySelector(".watch").textContent =
-    form.elements.failure.selectedOptions[0].dataset.watch;
+function explain(form) {
+  const option = form.elements.failure.selectedOptions[0];
+  form.querySelector(".watch").textContent = option.dataset.watch;
+  form.querySelector(".yours").hidden = option.value !== "yours";
 }
 
-// The request goes out exactly as any client would send it. The choice of failure and the reference
-// travel in the query.
-function requestOf(form, reference) {
-  const { failure, ...fields } = Object.fromEntries(new FormData(form));
-  const url = new URL(form.action);
-  const options = { method: form.method.toUpperCase() };
-  if (options.method === "GET") {
-    url.search = new URLSearchParams(fields);
-  } else {
-    options.headers = { "Content-Type": "application/json" };
-    options.body = JSON.stringify(fields);
-  }
-  url.searchParams.set("failure", failure);
-  url.searchParams.set("reference", reference);
-  return [url, options];
-}
-
-// What became of the browser's own request. The booking does not depend on it.
-async function send(form, reference) {
-  const [url, options] = requestOf(form, reference);
-  const started = performance.now();
-  const after = () => `after ${((performance.now() - started) / 1000).toFixed(1)} s`;
-  try {
-    const response = await fetch(url, options);
-    if (response.redirected) return "the connection broke; the browser sent it again, and nothing was booked twice";
-    const meaning = response.status === 202 ? ", the rest goes on without it" : "";
-    return `answered ${response.status} ${after()}${meaning}`;
-  } catch {
-    return `the connection broke ${after()}; a booking that had begun goes on`;
-  }
-}
-
-function newReference() {
-  const bytes = crypto.getRandomValues(new Uint8Array(12));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+// The choice of failure travels in the query, beside what an ordinary client sends.
+function requestOf(form) {
+  const { failure, step, times, ...body } = Object.fromEntries(new FormData(form));
+  const query = failure === "yours" ? { failure, step, times } : { failure };
+  const option = form.elements.failure.selectedOptions[0];
+  const own = failure === "yours" ? `${step} fails ${form.elements.times.selectedOptions[0].text}` : option.text;
+  return {
+    flow: form.dataset.flow,
+    url: `${new URL(form.action).pathname}?${new URLSearchParams(query)}`,
+    body,
+    title: own,
+    watch: option.dataset.watch,
+  };
 }
 
 function book(event) {
   event.preventDefault();
-  const reference = newReference();
-  history.pushState(null, "", `#${reference}`);
-  show(reference, send(event.target, reference));
-  if (matchMedia("(max-width: 899px)").matches) document.querySelector("#live").scrollIntoView();
+  const booking = draft(requestOf(event.target));
+  if (!isShown(booking)) {
+    history.pushState(null, "", `#${booking.token ?? booking.key}`);
+    show(booking);
+  }
+  deliver(booking);
+  listRecent();
+  if (matchMedia("(max-width: 899px)").matches) field("ticket").scrollIntoView({ behavior: "smooth" });
+}
+
+// Each click is a request of its own; one after the other, since they share what they write down.
+function deliver(booking) {
+  const before = sending.get(booking.key) ?? Promise.resolve();
+  const run = before.then(() => sendOnce(booking));
+  sending.set(booking.key, run);
+}
+
+async function sendOnce(booking) {
+  await send(booking, (text) => tell(booking, text));
+  listRecent();
+  if (!isShown(booking)) return;
+  // From now on the address may be given to others.
+  const { token } = find(booking.key);
+  if (token) history.replaceState(null, "", `#${token}`);
+  follow();
 }
 
 function showFromAddress() {
-  const reference = decoded(location.hash.slice(1));
-  if (reference) show(reference);
-  else clear();
+  const name = decoded(location.hash.slice(1));
+  if (!name) return leave();
+  const booking = find(name) ?? { token: name };
+  show(booking);
+  if (booking.key && !booking.token && !booking.ended) deliver(booking);
+}
+
+function leave() {
+  hide();
+  showSource(document.querySelector("#flows input:checked").value);
 }
 
 function decoded(text) {
@@ -73,12 +84,35 @@ function decoded(text) {
   }
 }
 
+function listRecent() {
+  const bookings = list();
+  field("recent").hidden = !bookings.length;
+  field("recent").querySelector("ul").replaceChildren(...bookings.slice(0, 5).map(drawRecent));
+}
+
+function drawRecent({ flow, title, key, token, body }) {
+  const link = element("a", "", body.origin ? `${body.origin} to ${body.destination}` : Object.values(body)[0]);
+  link.href = `#${token ?? key}`;
+  return element("li", "", link, element("span", "", ` ${title}`));
+}
+
 for (const form of forms) {
   form.addEventListener("submit", book);
-  form.elements.failure.addEventListener("change", () => explainFailure(form));
-  explainFailure(form);
+  form.elements.failure.addEventListener("change", () => explain(form));
+  explain(form);
 }
-document.querySelector("#flows").addEventListener("change", (event) => chooseFlow(event.target.value));
+field("flows").addEventListener("change", (event) => {
+  chooseFlow(event.target.value);
+  if (field("ticket").hidden) showSource(event.target.value);
+});
+field("kill").addEventListener("click", kill);
+field("another").addEventListener("click", () => {
+  newDraft();
+  history.pushState(null, "", location.pathname);
+  leave();
+  document.querySelector("form:not([hidden]) input").focus();
+});
 chooseFlow(document.querySelector("#flows input:checked").value);
-addEventListener("hashchange", showFromAddress);
+addEventListener("popstate", showFromAddress);
 showFromAddress();
+listRecent();
