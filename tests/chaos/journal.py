@@ -79,7 +79,8 @@ class Journal:
 def _step(row: sa.Row[tuple[object, ...]]) -> Step:
     nonce = None
 
-    if row.error is not None:
+    # One that succeeded in the end keeps how it failed before.
+    if row.error_type is not None:
         nonce = Failure.decode(row.error).message
     elif row.output is not None:
         nonce = Codec().decode(row.output)
