@@ -109,6 +109,11 @@ class Laboratory:
         self.shapes["Straight"].act()
         _ = self.state.upkeep, self.state.control, self.state.follow_ups
         self.world.clear()
+
+        # A fork must find no connection of ours.
+        for lane in self.state.store.commits._lanes:
+            lane.disconnect()
+
         self.world.engine.dispose()
 
     def run(self, name: str) -> cabc.Iterator[Report]:

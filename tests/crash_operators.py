@@ -23,7 +23,7 @@ class Started(Shape):
     calls = {"a": ONCE, "b": ONCE}
     answers = [["a", "b"]]
     may_be_lost = False
-    least = 13
+    least = 11
 
     def view(self) -> t.Any:
         return [self.run("a"), self.run("b")]
@@ -46,7 +46,7 @@ class CancelledWait(Shape):
     ends = ["child cancelled", "on_failure completed", "view cancelled"]
     answers = [None]
     may_be_lost = False
-    least = 33
+    least = 30
 
     def views(self) -> dict[cabc.Callable[..., t.Any], dict[str, t.Any]]:
         return {self.view: {"on_failure": self.clean_up}, self.child: {}}
@@ -107,7 +107,7 @@ class Resumed(Shape):
     tried_anew = frozenset({"b"})
     answers = [["a", "b", "c"]]
     may_be_lost = False
-    least = 21
+    least = 19
 
     def view(self) -> t.Any:
         return [self.run("a"), step.run("b", self.broken), self.run("c")]
@@ -145,7 +145,7 @@ class Rerun(Shape):
     ends = ["view completed", "view completed"]
     answers = [["a", "b", "c"]]
     may_be_lost = False
-    least = 21
+    least = 19
 
     def view(self) -> t.Any:
         return [self.run(name) for name in self.calls]

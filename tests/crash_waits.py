@@ -23,7 +23,7 @@ class SentEvent(Shape):
     calls = {"a": ONCE, "b": ONCE}
     answers = [["a", 7, "b"]]
     counts = {"events": 1}
-    least = 24
+    least = 22
 
     def view(self) -> t.Any:
         first = self.run("a")
@@ -66,7 +66,7 @@ class Callback(Shape):
     calls = {"mail": ONCE, "b": ONCE}
     answers = [["mail", {"ok": True}, "b"]]
     counts = {"events": 1}
-    least = 27
+    least = 25
 
     def view(self) -> t.Any:
         callback = step.callback("c")
@@ -148,7 +148,7 @@ class FailedChild(Shape):
     ends = ["child failed", "on_failure completed", "view completed"]
     answers = [["sorry"]]
     counts = {"events": 1}
-    least = 44
+    least = 41
 
     def views(self) -> dict[cabc.Callable[..., t.Any], dict[str, t.Any]]:
         return {self.view: {}, self.child: {"on_failure": self.clean_up}}
