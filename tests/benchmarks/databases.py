@@ -7,6 +7,7 @@ import contextlib
 import pathlib
 import sqlite3
 import tempfile
+import typing as t
 
 import psycopg
 
@@ -82,7 +83,7 @@ class Driver:
         self, connection: psycopg.Connection | sqlite3.Connection, key: str, count: int
     ) -> None:
         """Insert rows of the bytes that a step's row has, each with its commit."""
-        cursor = connection.cursor()
+        cursor: t.Any = connection.cursor()
 
         for number in range(count):
             cursor.execute(self.insert, (key, f"step-{number}", *self.ROW))
