@@ -201,7 +201,7 @@ class Commits:
             self._database.invalidate(connection, error)
             self._database.note_trouble(error)
 
-            if not isinstance(error, self._database.errors):
+            if not self._is_settled_alone(error, batch):
                 raise
         finally:
             for number, write in enumerate(batch):
@@ -209,6 +209,14 @@ class Commits:
 
             if found is None:
                 lane.disconnect()
+
+    def _is_settled_alone(self, error: BaseException, batch: list[Write]) -> bool:
+        """Tell whether those of a batch meet an error again, each in its own thread.
+
+        A value that the driver can't take, say, is nobody else's fault.
+        """
+        shared = len(batch) > 1 and isinstance(error, Exception)
+        return shared or isinstance(error, self._database.errors)
 
     def _connect(self, lane: Lane) -> sa.Connection | None:
         if lane.connection is None and self._database.steady_for(TROUBLED, 0.0):
@@ -263,8 +271,9 @@ def _pipelined(driver: t.Any, batch: list[tuple[Bound, ...]]) -> list[list[Rows]
     }
 
     if joined is not None:
-        lines = {(row.execution_id, row.id): row for row in joined.rows(cursor)}
-        found |= {(bound,): [_line_of(bound, lines)] for bound in alike}
+        # By the nonce: a zombie and the live attempt may write the same step.
+        lines = {row.nonce: [row] for row in joined.rows(cursor)}
+        found |= {(x,): [lines.get(x.values["nonce"], [])] for x in alike}
 
     return [found[each] for each in batch]
 
@@ -278,11 +287,6 @@ def _joined(bounds: list[Bound]) -> Bound:
         for bound in bounds
     ]
     return many.bind({LINES: json.dumps(lines)})
-
-
-def _line_of(bound: Bound, lines: dict[tuple[str, str], t.Any]) -> Rows:
-    line = lines.get((bound.values["execution_id"], bound.values["id"]))
-    return [] if line is None else [line]
 
 
 _of_parents: list[sa.Connection | None] = []

@@ -348,3 +348,45 @@ def test_several_commits_are_under_way_on_postgresql(database_url: str) -> None:
     lanes = 1 if database.sqlite else module.LANES
     assert len(Commits(database)._lanes) == lanes
     database.close()
+
+
+def test_a_zombies_write_is_not_taken_for_the_live_attempts(
+    store: Store, door: Door, pool: concurrent.futures.ThreadPoolExecutor
+) -> None:
+    """Both write the same step in one commit; the fence knows whose outcome it is."""
+    door.open()
+    ids = begin(store, 3)
+    store.suspend(ids[1], 1, 0.0)
+    assert store.claim(ids[1], 2, "ada:1:1", 60.0)
+    door._open.clear()
+    live = PAY._replace(attempt=2, output=b"2")
+    writes = [
+        *records(store, ids),
+        functools.partial(store.record, ids[1], 2, live),
+    ]
+    found = crowd(store, door, pool, writes)
+    door.open()
+
+    with pytest.raises(LeaseLostError, match=ids[1]):
+        found.pop(1).result(10)
+
+    assert [each.result(10) for each in found] == [False] * len(found)
+    assert store.journal(ids[1]) == [live]
+
+
+def test_an_error_is_raised_in_the_thread_whose_it_is(
+    store: Store, door: Door, pool: concurrent.futures.ThreadPoolExecutor
+) -> None:
+    """A value that the driver can't take is not the fault of who writes for all."""
+    door.open()
+    ids = begin(store, 4)
+    door._open.clear()
+    bad = functools.partial(store.record, ids[3], 1, PAY._replace(id="\ud800"))
+    found = crowd(store, door, pool, [*records(store, ids[:3]), bad])
+    door.open()
+
+    with pytest.raises(UnicodeEncodeError):
+        found.pop().result(10)
+
+    assert [each.result(10) for each in found] == [False] * 3
+    assert [store.journal(each) for each in ids] == [[PAY], [PAY], [PAY], []]
