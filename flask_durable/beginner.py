@@ -111,8 +111,9 @@ class Beginner(Reader):
     ) -> float | None:
         """Store an execution, unless it is there; give the database's time."""
         self.check()
-        written = self.commits.write(values["id"], statement.bind(values))
-
+        # Nobody knows the new row yet, but others may wait for the same key.
+        locked = key.digest if key else values["id"]
+        written = self.commits.write(locked, statement.bind(values))
         found = written[0] if written else None
 
         if found:

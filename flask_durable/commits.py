@@ -8,6 +8,8 @@ since the connection is kept.
 from __future__ import annotations
 
 import collections
+import collections.abc as cabc
+import itertools
 import json
 import operator
 import threading
@@ -24,7 +26,6 @@ from .step_sql import LINES
 
 MOST = 64
 """Writes that share a commit at most."""
-
 
 LANES = 8
 """Commits under way at a time; a SQLite file takes one."""
@@ -85,8 +86,9 @@ class Commits:
         self._database = database
         self._lock = threading.Lock()
         self._waiting: collections.deque[Write] = collections.deque()
-        self._lanes = [Lane() for _ in range(1 if database.sqlite else LANES)]
+        self._lanes = [Lane() for _ in range(_most_lanes(database))]
         self._free = list(self._lanes)
+        self._pipelines = _has_pipelines(database)
         self._closed = False
         database.keepers.append(self)
 
@@ -96,7 +98,7 @@ class Commits:
         Where that can't be done, as when the database is away, the caller does it once
         more by :meth:`.Database.run`, which waits.
 
-        :param key: the execution that is written to
+        :param key: the execution that is written to, or what else is locked
         :return: an empty list if nothing was sent, ``None`` if it is unknown whether it
             was committed
         """
@@ -112,7 +114,8 @@ class Commits:
 
     def _take_part(self, write: Write) -> None:
         with self._lock:
-            if self._closed:
+            # A small pool has no connection to keep.
+            if self._closed or not self._lanes:
                 return
 
             if self._free:
@@ -201,7 +204,7 @@ class Commits:
             self._database.invalidate(connection, error)
             self._database.note_trouble(error)
 
-            if not isinstance(error, self._database.errors):
+            if not self._is_settled_alone(error, batch):
                 raise
         finally:
             for number, write in enumerate(batch):
@@ -210,7 +213,18 @@ class Commits:
             if found is None:
                 lane.disconnect()
 
+    def _is_settled_alone(self, error: BaseException, batch: list[Write]) -> bool:
+        """Tell whether those of a batch meet an error again, each in its own thread.
+
+        A value that the driver can't take, say, is nobody else's fault.
+        """
+        shared = len(batch) > 1 and isinstance(error, Exception)
+        return shared or isinstance(error, self._database.errors)
+
     def _connect(self, lane: Lane) -> sa.Connection | None:
+        if lane.connection is not None and self._database.is_stale(lane.connection):
+            lane.disconnect()
+
         if lane.connection is None and self._database.steady_for(TROUBLED, 0.0):
             try:
                 lane.connection = self._database.connect()
@@ -228,7 +242,7 @@ class Commits:
 
         driver: t.Any = connection.connection.dbapi_connection
 
-        if is_observed(connection.engine) or not hasattr(driver, "pipeline"):
+        if is_observed(connection.engine) or not self._pipelines:
             with self._database.transaction(connection):
                 return [[bound.run(connection) for bound in each] for each in batch]
 
@@ -247,26 +261,69 @@ class Commits:
         _of_parents.extend(lane.connection for lane in self._lanes)
 
 
+def _most_lanes(database: Database) -> int:
+    """Give how many connections may be kept, so that as many are left for others."""
+    if database.sqlite:
+        return 1
+
+    pool: t.Any = database.engine.pool
+
+    if isinstance(pool, sa.pool.NullPool):
+        return LANES
+
+    if not isinstance(pool, sa.pool.QueuePool):
+        return 0
+
+    overflow = getattr(pool, "_max_overflow", 0)
+    return LANES if overflow < 0 else min(LANES, (pool.size() + overflow) // 2)
+
+
+def _has_pipelines(database: Database) -> bool:
+    """Tell whether the driver has them; psycopg needs libpq 14 for that."""
+    pipeline = getattr(database.engine.dialect.loaded_dbapi, "Pipeline", None)
+    return pipeline is not None and pipeline.is_supported()
+
+
 def _pipelined(driver: t.Any, batch: list[tuple[Bound, ...]]) -> list[list[Rows]]:
     """Send all at once; PostgreSQL commits at the end of a pipeline."""
-    alike = [x[0] for x in batch if len(x) == 1 and x[0].statement.many]
-    joined = _joined(alike) if len(alike) > 1 else None
-    others = batch if joined is None else [x for x in batch if x[0] not in alike]
-
     with driver.pipeline():
-        cursor = joined.execute(driver.cursor()) if joined else None
-        sent = [[(y, y.execute(driver.cursor())) for y in each] for each in others]
+        sent = [_send(driver, part) for part in _parts(batch)]
 
-    found = {
-        each: [bound.rows(cursor) for bound, cursor in answers]
-        for each, answers in zip(others, sent, strict=True)
-    }
+    return [rows for answer in sent for rows in answer()]
 
-    if joined is not None:
-        lines = {(row.execution_id, row.id): row for row in joined.rows(cursor)}
-        found |= {(bound,): [_line_of(bound, lines)] for bound in alike}
 
-    return [found[each] for each in batch]
+def _parts(batch: list[tuple[Bound, ...]]) -> cabc.Iterator[list[tuple[Bound, ...]]]:
+    """Take together what can be joined and stands together: rows are locked in the
+    order of the batch, or two commits could wait for each other."""
+    for joins, run in itertools.groupby(batch, _is_joined):
+        if joins:
+            yield list(run)
+        else:
+            yield from ([each] for each in run)
+
+
+def _is_joined(bounds: tuple[Bound, ...]) -> bool:
+    return len(bounds) == 1 and bounds[0].statement.many is not None
+
+
+def _send(
+    driver: t.Any, part: list[tuple[Bound, ...]]
+) -> cabc.Callable[[], list[list[Rows]]]:
+    """Send some writes; what comes back gives the rows of each after the pipeline."""
+    if len(part) == 1:
+        sent = [(bound, bound.execute(driver.cursor())) for bound in part[0]]
+        return lambda: [[bound.rows(cursor) for bound, cursor in sent]]
+
+    bounds = [each[0] for each in part]
+    joined = _joined(bounds)
+    cursor = joined.execute(driver.cursor())
+
+    def answer() -> list[list[Rows]]:
+        # By the nonce: a zombie and the live attempt may write the same step.
+        lines = {row.nonce: [row] for row in joined.rows(cursor)}
+        return [[lines.get(bound.values["nonce"], [])] for bound in bounds]
+
+    return answer
 
 
 def _joined(bounds: list[Bound]) -> Bound:
@@ -278,11 +335,6 @@ def _joined(bounds: list[Bound]) -> Bound:
         for bound in bounds
     ]
     return many.bind({LINES: json.dumps(lines)})
-
-
-def _line_of(bound: Bound, lines: dict[tuple[str, str], t.Any]) -> Rows:
-    line = lines.get((bound.values["execution_id"], bound.values["id"]))
-    return [] if line is None else [line]
 
 
 _of_parents: list[sa.Connection | None] = []

@@ -165,10 +165,16 @@ class Database:
         """
         connection = self.engine.connect()
 
-        if self._broken_at is not None and connection.info[BORN] <= self._broken_at:
+        # The pool may give another one of them instead.
+        while self.is_stale(connection):
             connection.invalidate()
 
         return connection
+
+    def is_stale(self, connection: sa.Connection) -> bool:
+        """Tell whether a connection was made before another one broke."""
+        broken_at = self._broken_at
+        return broken_at is not None and connection.info[BORN] < broken_at
 
     def _invalidating(
         self, connection: sa.Connection, work: cabc.Callable[..., T]

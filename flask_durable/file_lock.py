@@ -14,7 +14,9 @@ import os
 import threading
 import weakref
 
+from .threads import Bell
 from .threads import native_lock
+from .threads import start_bare_thread
 
 
 class FileLock:
@@ -30,33 +32,83 @@ class FileLock:
     def __init__(self, file: int) -> None:
         self._file = file
         weakref.finalize(self, os.close, file)
-        self._mine = native_lock()
+        self.forget()
 
     @contextlib.contextmanager
     def held(self, timeout: float) -> cabc.Iterator[None]:
         """Hold it, once those have let go of it who were first.
 
-        :param timeout: seconds after which it goes on without, if it is another
-            thread of this process that has it
+        :param timeout: seconds after which it goes on without: the process that has
+            it may be stopped
         """
         if not self._mine.acquire(True, timeout):
             yield
             return
 
         try:
-            with contextlib.suppress(OSError):
-                fcntl.lockf(self._file, fcntl.LOCK_EX)
-
+            self._take(timeout)
             yield
         finally:
-            with contextlib.suppress(OSError):
-                fcntl.lockf(self._file, fcntl.LOCK_UN)
+            with self._guard:
+                self._wanted = False
+                self._let_go()
 
             self._mine.release()
+
+    def _take(self, timeout: float) -> None:
+        with self._guard:
+            self._wanted = True
+            # What rang for one that had given up by then.
+            self._came.wait(0.0)
+
+            if not self._waiting and not self._lock(fcntl.LOCK_NB):
+                self._start_to_wait()
+
+            waits = self._waiting
+
+        if waits:
+            self._came.wait(timeout)
+
+    def _start_to_wait(self) -> None:
+        # The kernel's wait can't be given up, so that it is not this thread's. None
+        # can be started while the interpreter ends.
+        with contextlib.suppress(RuntimeError):
+            start_bare_thread(self._wait)
+            self._waiting = True
+
+    def _wait(self) -> None:
+        """Wait for the lock, and let go of it if nobody wants it any more."""
+        self._lock()
+
+        with self._guard:
+            self._waiting = False
+
+            if self._wanted:
+                self._came.ring()
+            else:
+                self._let_go()
+
+    def _lock(self, how: int = 0) -> bool:
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | how)
+        except (BlockingIOError, PermissionError):
+            return False
+        except OSError:
+            # Some file systems have no locks.
+            pass
+
+        return True
+
+    def _let_go(self) -> None:
+        with contextlib.suppress(OSError):
+            fcntl.lockf(self._file, fcntl.LOCK_UN)
 
     def forget(self) -> None:
         """Take it from threads that a fork left behind."""
         self._mine = native_lock()
+        self._guard = native_lock()
+        self._came = Bell()
+        self._wanted = self._waiting = False
 
 
 _locks: weakref.WeakValueDictionary[str, FileLock] = weakref.WeakValueDictionary()
@@ -83,6 +135,9 @@ def file_lock(path: str) -> FileLock | None:
 
 
 def _after_fork() -> None:
+    global _making
+    _making = threading.Lock()
+
     for lock in list(_locks.values()):
         lock.forget()
 

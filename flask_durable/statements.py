@@ -129,7 +129,7 @@ class Statements:
         )
         due = e.c.ready_at <= db_now()
         head = (e.c.app, e.c.status, e.c.attempt, e.c.rejections, due.label("due"))
-        request = (e.c.identity, e.c.request, e.c.secrets, e.c.body, e.c.digest)
+        request = (e.c.request, e.c.secrets, e.c.body, e.c.digest, e.c.identity)
         self.outgoing = prepare(_by_id(*head, e.c.ready_at, *request))
         self.response = prepare(_by_id(e.c.response, e.c.response_body))
 

@@ -79,7 +79,7 @@ def record_all(insert: t.Any) -> t.Any:
         .order_by(e.c.id)
         .with_for_update(read=True, of=e)
     )
-    return _over_marks(insert, source, s.c.execution_id)
+    return _over_marks(insert, source, s.c.nonce)
 
 
 def _over_marks(insert: t.Any, source: t.Any, *more: t.Any) -> t.Any:

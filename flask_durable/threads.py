@@ -22,7 +22,12 @@ def start_native_thread(target: cabc.Callable[[], None], name: str) -> None:
     if _patched() is None:
         start_thread(target, name)
     else:
-        _original("start_new_thread")(target, ())
+        start_bare_thread(target)
+
+
+def start_bare_thread(target: cabc.Callable[[], None]) -> None:
+    """Start the same without a name and without waiting until it runs."""
+    _original("start_new_thread")(target, ())
 
 
 def run_in_native_thread(target: cabc.Callable[[], None]) -> None:

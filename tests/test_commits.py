@@ -8,6 +8,7 @@ import functools
 import threading
 import typing as t
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -17,8 +18,10 @@ from flask_durable.database import Database
 from flask_durable.errors import JournalLostError
 from flask_durable.errors import LeaseLostError
 from flask_durable.ids import new_id
+from flask_durable.records import RequestKey
 from flask_durable.records import RequestRecord
 from flask_durable.records import StepRecord
+from flask_durable.sql import Bound
 from flask_durable.store import Store
 
 from .processes import wait_until
@@ -348,3 +351,145 @@ def test_several_commits_are_under_way_on_postgresql(database_url: str) -> None:
     lanes = 1 if database.sqlite else module.LANES
     assert len(Commits(database)._lanes) == lanes
     database.close()
+
+
+def test_a_zombies_write_is_not_taken_for_the_live_attempts(
+    store: Store, door: Door, pool: concurrent.futures.ThreadPoolExecutor
+) -> None:
+    """Both write the same step in one commit; the fence knows whose outcome it is."""
+    door.open()
+    ids = begin(store, 3)
+    store.suspend(ids[1], 1, 0.0)
+    assert store.claim(ids[1], 2, "ada:1:1", 60.0)
+    door._open.clear()
+    live = PAY._replace(attempt=2, output=b"2")
+    writes = records(store, ids)
+    writes.append(functools.partial(store.record, ids[1], 2, live))
+    found = crowd(store, door, pool, writes)
+    door.open()
+
+    with pytest.raises(LeaseLostError, match=ids[1]):
+        found.pop(1).result(10)
+
+    assert [each.result(10) for each in found] == [False] * len(found)
+    assert store.journal(ids[1]) == [live]
+
+
+def test_an_error_is_raised_in_the_thread_whose_it_is(
+    store: Store, door: Door, pool: concurrent.futures.ThreadPoolExecutor
+) -> None:
+    """A value that the driver can't take is not the fault of who writes for all."""
+    door.open()
+    ids = begin(store, 4)
+    door._open.clear()
+    writes = records(store, ids[:3])
+    bad = PAY._replace(id="\ud800")
+    writes.append(functools.partial(store.record, ids[3], 1, bad))
+    found = crowd(store, door, pool, writes)
+    door.open()
+
+    with pytest.raises(UnicodeEncodeError):
+        found.pop().result(10)
+
+    assert [each.result(10) for each in found] == [False] * 3
+    assert [store.journal(each) for each in ids] == [[PAY], [PAY], [PAY], []]
+
+
+def test_rows_are_locked_in_one_order(
+    postgres_url: str,
+    pool: concurrent.futures.ThreadPoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who renews several leases locks them in the same order, so nobody deadlocks."""
+    monkeypatch.setattr(module, "LANES", 1)
+    store = Store(Database.open(postgres_url))
+    door = Door(store, monkeypatch)
+    door.open()
+    ids = sorted(begin(store, 4))
+    door._open.clear()
+    end = functools.partial(store.finish, ids[0], 1, "completed", None)
+    writes: list[cabc.Callable[[], t.Any]]
+    writes = [*records(store, ids[3:]), end, *records(store, ids[1:3])]
+    found = crowd(store, door, pool, writes)
+    lock = sa.text("UPDATE durable_executions SET looks = 0 WHERE id = :id")
+    waits = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+
+    with sa.create_engine(postgres_url, poolclass=sa.NullPool).begin() as other:
+        other.execute(lock, {"id": ids[0]})
+        door.open()
+        wait_until(lambda: other.execute(waits).scalar() == 1, 10)
+        other.execute(lock, {"id": ids[1]})
+
+    concurrent.futures.wait(found, 10)
+    assert store.database.troubled_at is None
+    store.database.close()
+
+
+def test_new_executions_share_a_commit_in_the_order_of_their_keys(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process that gets the same requests waits for the same keys."""
+    keys: list[str] = []
+    write = store.commits.write
+
+    def note(key: str, *bounds: Bound) -> t.Any:
+        keys.append(key)
+        return write(key, *bounds)
+
+    monkeypatch.setattr(store.commits, "write", note)
+    ids = [new_id(), new_id()]
+
+    for each, key in zip(ids, [None, RequestKey("digest", "")], strict=True):
+        store.begin(each, "view", "ada:1:1", 60.0, REQUEST, None, key=key)
+
+    assert keys == [ids[0], "digest"]
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_small_pool_has_connections_for_others(
+    postgres_url: str, pool: concurrent.futures.ThreadPoolExecutor, size: int
+) -> None:
+    """At most half of it is kept."""
+    engine = sa.create_engine(
+        postgres_url, pool_size=size, max_overflow=0, pool_timeout=5
+    )
+    store = Store(Database.beside(engine))
+
+    def write_and_read(_: int) -> None:
+        ids = begin(store, 1)
+        store.record(ids[0], 1, PAY)
+        assert store.journal(ids[0]) == [PAY]
+
+    list(pool.map(write_and_read, range(3 * OTHERS)))
+    assert len(store.commits._lanes) == size // 2
+    store.database.close()
+
+
+@pytest.mark.parametrize(
+    ("cls", "lanes"), [(sa.NullPool, module.LANES), (sa.StaticPool, 0)]
+)
+def test_a_pool_of_another_kind(
+    postgres_url: str, cls: type[sa.Pool], lanes: int
+) -> None:
+    """One that shares a connection has none that could be kept."""
+    engine = sa.create_engine(postgres_url, poolclass=cls)
+    assert len(Commits(Database.beside(engine))._lanes) == lanes
+
+
+def test_without_pipelines_a_transaction_serves(
+    store: Store,
+    door: Door,
+    pool: concurrent.futures.ThreadPoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As with an old libpq."""
+    door.open()
+    ids = begin(store, OTHERS + 1)
+    door._open.clear()
+    monkeypatch.setattr(psycopg.Connection, "pipeline", None)
+    monkeypatch.setattr(store.commits, "_pipelines", False)
+    found = crowd(store, door, pool, records(store, ids))
+    door.open()
+    concurrent.futures.wait(found, 10)
+    assert store.database.troubled_at is None
+    assert [store.journal(each) for each in ids] == [[PAY]] * len(ids)

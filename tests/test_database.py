@@ -226,6 +226,33 @@ def test_a_connection_is_not_used_again_after_an_error(database: Database) -> No
     assert seen[0] is not seen[1]
 
 
+def test_no_connection_is_used_that_is_as_old_as_a_broken_one(
+    postgres_url: str,
+) -> None:
+    """A server that ends ends all of them, and is asked once more."""
+    database = Database.open(postgres_url)
+    query = database.prepare(sa.select(sa.func.pg_backend_pid().label("pid")))
+    kept = [database.engine.connect() for _ in range(5)]
+    pids = [query(each)[0].pid for each in kept]
+
+    for each in kept:
+        each.close()
+
+    with sa.create_engine(postgres_url, poolclass=sa.NullPool).begin() as other:
+        end = sa.text("SELECT pg_terminate_backend(:pid, 5000)")
+        other.execute(end, [{"pid": pid} for pid in pids])
+
+    seen: list[int] = []
+
+    def ask(connection: sa.Connection) -> int:
+        seen.append(0)
+        return int(query(connection)[0].pid)
+
+    assert database.run(ask) not in pids
+    assert len(seen) == 2
+    database.close()
+
+
 def test_pauses_grow_to_a_second(file: Database, turned: Clock) -> None:
     """None before the first repetition."""
     file.run(Work(*[refused()] * 8), patience=30)

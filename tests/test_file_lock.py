@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections.abc as cabc
+import fcntl
 import os
 import pathlib
 import signal
@@ -10,10 +12,12 @@ import time
 
 import pytest
 
+from flask_durable import file_lock as module
 from flask_durable.file_lock import file_lock
 from flask_durable.file_lock import FileLock
 
 from .crash_lab import in_child
+from .processes import wait_until
 
 
 @pytest.fixture
@@ -26,7 +30,6 @@ def lock(tmp_path: pathlib.Path) -> FileLock:
 
 def is_free(path: pathlib.Path) -> bool:
     """Tell whether another process could have the lock at once."""
-    import fcntl
 
     def look() -> None:
         file = os.open(f"{path}-lock", os.O_RDWR)
@@ -79,6 +82,86 @@ def test_a_thread_goes_on_without_it_in_the_end(lock: FileLock) -> None:
 
     with lock.held(0.0):
         pass
+
+
+@pytest.fixture
+def stopped(tmp_path: pathlib.Path) -> cabc.Iterator[cabc.Callable[[], None]]:
+    """Have another process that has the lock and is stopped; end it by a call."""
+    if not (child := os.fork()):
+        file = os.open(tmp_path / "journal.db-lock", os.O_CREAT | os.O_RDWR)
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    assert os.WIFSTOPPED(os.waitpid(child, os.WUNTRACED)[1])
+    ends = iter([child])
+
+    def end() -> None:
+        for each in ends:
+            os.kill(each, signal.SIGKILL)
+            os.waitpid(each, 0)
+
+    yield end
+    end()
+
+
+def test_a_stopped_process_holds_nobody_up(
+    stopped: cabc.Callable[[], None], lock: FileLock
+) -> None:
+    """SQLite's own lock says whether it stands in the way."""
+    with lock.held(0.05):
+        pass
+
+    with lock.held(0.05):
+        pass
+
+
+def test_who_gave_up_does_not_get_it_later(
+    tmp_path: pathlib.Path, stopped: cabc.Callable[[], None], lock: FileLock
+) -> None:
+    """Or it would keep other processes from it while nobody here writes."""
+    with lock.held(0.01):
+        pass
+
+    assert lock._waiting
+    stopped()
+    wait_until(lambda: not lock._waiting, 10)
+    assert is_free(tmp_path / "journal.db")
+
+
+def test_one_thread_at_a_time_waits_for_another_process(
+    stopped: cabc.Callable[[], None],
+    lock: FileLock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The next one takes its wait over, and has the lock as soon as it comes."""
+    with lock.held(0.01):
+        monkeypatch.setattr(module, "start_bare_thread", None)
+
+    timer = threading.Timer(0.05, stopped)
+    timer.start()
+    began = time.monotonic()
+
+    with lock.held(60.0):
+        assert time.monotonic() - began < 30
+
+    timer.join()
+
+
+def test_who_can_start_no_thread_goes_on_without_it(
+    stopped: cabc.Callable[[], None],
+    lock: FileLock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As when the interpreter ends and hands leases back."""
+
+    def refuse(target: object) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(module, "start_bare_thread", refuse)
+    began = time.monotonic()
+
+    with lock.held(60.0):
+        assert time.monotonic() - began < 30
 
 
 def test_it_ends_with_its_process(tmp_path: pathlib.Path, lock: FileLock) -> None:
