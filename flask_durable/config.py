@@ -156,6 +156,10 @@ def _database_url(key: str, value: t.Any) -> str:
             f"{key} is not a database URL, such as sqlite:////var/lib/app.db."
         ) from None
 
+    if url.drivername == "postgresql":
+        # As platforms give it; SQLAlchemy would take another driver.
+        url = url.set(drivername="postgresql+psycopg")
+
     check_database(url)
     return url.render_as_string(hide_password=False)
 
@@ -171,6 +175,12 @@ def check_database(url: sa.URL) -> None:
         raise ConfigError(
             f"The journal can't live in {backend!r}: DURABLE_DATABASE_URL takes"
             " SQLite (sqlite:///…) and PostgreSQL (postgresql+psycopg://…)."
+        )
+
+    if backend == "postgresql" and url.get_driver_name() != "psycopg":
+        raise ConfigError(
+            f"The journal can't use {url.get_driver_name()}: write"
+            " postgresql+psycopg://…, and pip install 'Flask-Durable[postgres]'."
         )
 
     try:

@@ -140,6 +140,12 @@ def test_a_wrong_value_is_refused(key: str, value: t.Any, message: str) -> None:
         read(**{key: value})
 
 
+def test_a_database_url_without_a_driver_is_taken() -> None:
+    """As platforms hand it out."""
+    found = read(DATABASE_URL="postgresql://ada@host/db").database_url
+    assert found == "postgresql+psycopg://ada@host/db"
+
+
 @pytest.mark.parametrize(
     ("key", "url"),
     [

@@ -510,6 +510,12 @@ def test_nothing_is_connected_before_its_first_use(tmp_path: pathlib.Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+def test_another_driver_is_refused() -> None:
+    """Before it fails in the middle of a request."""
+    with pytest.raises(ConfigError, match=r"can't use psycopg2: write.*\+psycopg://"):
+        Database.open("postgresql+psycopg2://ada@host/db")
+
+
 def test_another_kind_of_database_is_refused() -> None:
     """With those that are taken."""
     with pytest.raises(ConfigError, match="can't live in 'mysql'.*PostgreSQL"):
