@@ -42,6 +42,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("timed"))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> cabc.Generator[
+    None, pytest.TestReport, pytest.TestReport
+]:
+    """Escape what no encoding takes: processes of tests could not send it on."""
+    report = yield
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode())
+        for name, text in report.sections
+    ]
+    return report
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> cabc.Iterator[servers.Postgres]:
     """Run one PostgreSQL server for all tests; one that stops it starts it again."""

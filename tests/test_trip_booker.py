@@ -864,3 +864,27 @@ def test_stop_in_the_middle_and_start_again(tmp_path: pathlib.Path) -> None:
         server.wait(document["status_url"], "completed")
         account = server.account(document["id"])
         assert account.calls["process-payment"] == 3
+
+
+@pytest.mark.parametrize(
+    ("base", "address", "status"),
+    [
+        ("http://localhost:8000", "127.0.0.1", 200),
+        ("http://127.0.0.1:8000", "127.0.0.1", 200),
+        ("http://trips.example", "127.0.0.1", 404),
+        ("http://localhost:8000", "192.0.2.7", 404),
+    ],
+)
+def test_the_console_is_for_this_machine(
+    app: Flask, base: str, address: str, status: int
+) -> None:
+    """It shows a booking to who sits at it, and to nobody else."""
+    desk = Desk(app)
+    desk.finish(desk.trip())
+    page = desk.client.get(
+        f"/durable/console/executions/{desk.execution}",
+        base_url=base,
+        environ_overrides={"REMOTE_ADDR": address},
+    )
+    assert page.status_code == status
+    assert ("process-payment" in page.text) == (status == 200)
