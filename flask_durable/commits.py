@@ -152,11 +152,13 @@ class Commits:
         batch = [mine]
 
         try:
-            with self._lock:
-                while self._waiting and len(batch) < MOST:
-                    batch.append(self._waiting.popleft())
+            # Others join while a file's turn is waited for.
+            with self._database.alone():
+                with self._lock:
+                    while self._waiting and len(batch) < MOST:
+                        batch.append(self._waiting.popleft())
 
-            self._commit(lane, batch)
+                self._commit(lane, batch)
         finally:
             for write in batch:
                 if write is not mine and write.turn is not None:
@@ -237,13 +239,12 @@ class Commits:
         self, lane: Lane, connection: sa.Connection, batch: list[tuple[Bound, ...]]
     ) -> list[list[Rows]]:
         if len(batch) == 1 and len(batch[0]) == 1:
-            with self._database.alone():
-                return [[batch[0][0].run(connection, lane.cursor)]]
+            return [[batch[0][0].run(connection, lane.cursor)]]
 
         driver: t.Any = connection.connection.dbapi_connection
 
         if is_observed(connection.engine) or not self._pipelines:
-            with self._database.transaction(connection):
+            with self._database.together(connection):
                 return [[bound.run(connection) for bound in each] for each in batch]
 
         return _pipelined(driver, batch)

@@ -226,18 +226,25 @@ class Database:
 
         :param idle: seconds that may pass between two statements, else ``IDLE_LIMIT``
         """
-        with self.alone():
-            self.begin(connection, idle)
+        with self.alone(), self.together(connection, idle):
+            yield
 
-            try:
-                yield
-            except BaseException:
-                if not connection.invalidated:
-                    connection.exec_driver_sql("ROLLBACK")
+    @contextlib.contextmanager
+    def together(
+        self, connection: sa.Connection, idle: int | None = None
+    ) -> cabc.Iterator[None]:
+        """The same for who has a file's turn already."""
+        self.begin(connection, idle)
 
-                raise
+        try:
+            yield
+        except BaseException:
+            if not connection.invalidated:
+                connection.exec_driver_sql("ROLLBACK")
 
-            connection.exec_driver_sql("COMMIT")
+            raise
+
+        connection.exec_driver_sql("COMMIT")
 
     def alone(self) -> t.ContextManager[None]:
         """Keep other writers of a SQLite file waiting, each for its turn."""
