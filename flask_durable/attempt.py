@@ -29,8 +29,6 @@ from .records import Execution
 from .records import StepRecord
 from .records import Wait
 from .retry import Retry
-from .signals import step_completed
-from .signals import step_failed
 from .state import State
 
 logger = logging.getLogger(__name__)
@@ -142,8 +140,7 @@ class Attempt:
         if not step.is_outcome:
             return
 
-        if step_completed.receivers or step_failed.receivers:
-            self.state.notices.step_ended(self.execution, step)
+        self.state.notices.step_ended(self.execution, step)
 
         if self.state.probe is not None:
             self.state.probe.recorded(step)

@@ -204,7 +204,7 @@ class Commits:
             found = self._run(lane, connection, [write.bounds for write in batch])
         except BaseException as error:
             self._database.invalidate(connection, error)
-            self._database.note_trouble(error)
+            self._database.note_outage(error)
 
             if not self._is_settled_alone(error, batch):
                 raise
@@ -231,7 +231,7 @@ class Commits:
             try:
                 lane.connection = self._database.connect()
             except self._database.errors as error:
-                self._database.note_trouble(error)
+                self._database.note_outage(error)
 
         return lane.connection
 
@@ -281,8 +281,8 @@ def _most_lanes(database: Database) -> int:
 
 def _has_pipelines(database: Database) -> bool:
     """Tell whether the driver has them; psycopg needs libpq 14 for that."""
-    pipeline = getattr(database.engine.dialect.loaded_dbapi, "Pipeline", None)
-    return pipeline is not None and pipeline.is_supported()
+    driver: t.Any = database.engine.dialect.loaded_dbapi
+    return not database.sqlite and driver.Pipeline.is_supported()
 
 
 def _pipelined(driver: t.Any, batch: list[tuple[Bound, ...]]) -> list[list[Rows]]:

@@ -95,7 +95,7 @@ class Database:
                 "timeout": LOCK_TIMEOUT,
                 "check_same_thread": False,
             }
-        elif parsed.get_driver_name() == "psycopg":
+        else:
             parsed, options["connect_args"] = connect_args(parsed, silence)
 
         return cls(make_engine(parsed, **options))
@@ -143,12 +143,10 @@ class Database:
                 with self.connect() as connection:
                     return self._invalidating(connection, work)
             except self.errors as error:
-                if not self.is_outage(error):
+                if not self.note_outage(error):
                     raise
 
-                self.troubled_at = clock.boottime()
-
-                if pause and self.troubled_at + pause > deadline:
+                if pause and clock.boottime() + pause > deadline:
                     raise JournalUnavailable(_away(self, error)) from error
 
                 if pause == FIRST_PAUSE:
@@ -199,12 +197,17 @@ class Database:
 
         connection.invalidate()
 
-    def note_trouble(self, error: BaseException) -> None:
-        """Note an outage for those who need the database to be steady."""
-        if isinstance(error, self.errors) and self.is_outage(error):
+    def note_outage(self, error: BaseException) -> bool:
+        """Tell whether an error is an outage, and note it for those who need the
+        database to be steady."""
+        outage = isinstance(error, self.errors) and self._is_outage(error)
+
+        if outage:
             self.troubled_at = clock.boottime()
 
-    def is_outage(self, error: Exception) -> bool:
+        return outage
+
+    def _is_outage(self, error: Exception) -> bool:
         """Tell whether an error says that the database can't be used now."""
         if isinstance(error, exc.TimeoutError):
             return True

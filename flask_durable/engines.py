@@ -33,7 +33,8 @@ KEEPALIVES = {
     "keepalives_interval": 5,
     "keepalives_count": 2,
 }
-"""The same for connections that wait for it; see libpq's parameters."""
+"""How connections that wait for an answer notice a silent server; see libpq's
+parameters."""
 
 
 def connect_args(url: sa.URL, silence: float) -> tuple[sa.URL, dict[str, t.Any]]:

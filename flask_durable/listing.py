@@ -15,6 +15,7 @@ from .errors import ExecutionNotFound
 from .ids import first_id
 from .listing_sql import SCAN
 from .records import Execution
+from .records import StepRecord
 from .sql import Statement
 from .statements import EXECUTION_COLUMNS
 from .statements import Select
@@ -68,22 +69,6 @@ class Page:
     """Before which execution the next page begins, if there may be one."""
     scanned: bool = False
     """Whether there are older ones that were not looked through."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """A step without its output."""
-
-    id: str
-    kind: str
-    status: str
-    tries: int
-    position: int
-    attempt: int
-    started_at: float
-    finished_at: float | None
-    wake_at: float | None
-    error_type: str | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,11 +166,11 @@ class Listing:
 
         return rows[0]
 
-    def steps(self, execution_id: str) -> list[Step]:
-        """Read the newest steps, oldest first."""
+    def steps(self, execution_id: str) -> list[StepRecord]:
+        """Read the newest steps without errors and outputs, oldest first."""
         statement = self._prepared("steps", listing_sql.steps)
         rows = self._store.ask(statement, execution_id=execution_id)
-        return [Step(*row) for row in reversed(rows)]
+        return [StepRecord(*row) for row in reversed(rows)]
 
     def failures(self, execution_id: str) -> dict[str, bytes]:
         """Read how the newest of those steps failed that did at least once."""
@@ -195,7 +180,7 @@ class Listing:
 
     def step(
         self, execution_id: str, name: str
-    ) -> tuple[Step, bytes | None, bytes | None]:
+    ) -> tuple[StepRecord, bytes | None, bytes | None]:
         """Read a step, its error and its output.
 
         :raises ExecutionNotFound: if the journal does not have it
@@ -205,7 +190,7 @@ class Listing:
 
         for row in rows:
             size = len(STEP_COLUMNS)
-            return Step(*row[:size]), row[size], row[size + 1]
+            return StepRecord(*row[:size]), row[size], row[size + 1]
 
         raise ExecutionNotFound(f'Execution {execution_id} has no step "{name}".')
 

@@ -121,7 +121,6 @@ class StepTries:
         :raises StepInterruptedError: if there is one
         """
         if found is not None and found.status == "running":
-            self.step = self.step._replace(tries=found.tries)
             failure = Failure(INTERRUPTED_ERROR, "its process ended meanwhile")
             self._record("interrupted", failure=failure)
             error = StepInterruptedError(

@@ -8,9 +8,9 @@ import typing as t
 import pytest
 
 from flask_durable.history import Span
-from flask_durable.listing import Step
 from flask_durable.records import Execution
 from flask_durable.records import Failure
+from flask_durable.records import StepRecord
 from flask_durable.web.console.scale import Scale
 from flask_durable.web.console.waterfall import Bar
 from flask_durable.web.console.waterfall import Drawing
@@ -32,16 +32,16 @@ def execution(lasted: float | None, attempt: int = 1, now: float = 100) -> Execu
     return Execution(*head, 0, 0, 0, 0, None, ORIGIN + now)
 
 
-def a_step(name: str, begin: float, end: float | None, **values: t.Any) -> Step:
+def a_step(name: str, begin: float, end: float | None, **values: t.Any) -> StepRecord:
     """Make a step; times in seconds after the origin."""
     at = None if end is None else ORIGIN + end
     status = values.pop("status", "completed" if at else "running")
     kind = values.pop("kind", "run")
-    return Step(name, kind, status, 1, 0, 1, ORIGIN + begin, at, None, None)
+    return StepRecord(name, kind, status, 1, 0, 1, ORIGIN + begin, at, None, None)
 
 
 def draw(
-    x: Execution, spans: list[Span], *steps: Step, **failures: Failure
+    x: Execution, spans: list[Span], *steps: StepRecord, **failures: Failure
 ) -> Waterfall:
     """Draw a waterfall."""
     return Drawing(x, spans, steps, failures, {}).draw()

@@ -8,9 +8,9 @@ import itertools
 import math
 
 from ...history import Span
-from ...listing import Step
 from ...records import Execution
 from ...records import Failure
+from ...records import StepRecord
 from .scale import Scale
 from .wording import duration
 
@@ -40,7 +40,7 @@ class Bar:
 class Line:
     """A step and its bars."""
 
-    step: Step
+    step: StepRecord
     bars: list[Bar]
     seconds: float | None
     error: str = ""
@@ -91,7 +91,7 @@ class Drawing:
         self,
         execution: Execution,
         spans: cabc.Sequence[Span],
-        steps: cabc.Sequence[Step],
+        steps: cabc.Sequence[StepRecord],
         failures: cabc.Mapping[str, Failure],
         children: cabc.Mapping[str, str],
     ) -> None:
@@ -143,7 +143,7 @@ class Drawing:
         bar = self._bar(kind, span.begun, end, f"Attempt {span.number}, {how}:")
         return AttemptBar(span.number, bar, span.begun, end - span.begun, how)
 
-    def _line(self, step: Step) -> Line:
+    def _line(self, step: StepRecord) -> Line:
         begin = step.started_at - self._origin
         failure = self._failures.get(step.id)
         child = self._children.get(step.id)
@@ -163,7 +163,7 @@ class Drawing:
         return Line(step, bars, end - begin, error, failed, child=child)
 
     def _bars(
-        self, step: Step, begin: float, end: float, failure: Failure | None
+        self, step: StepRecord, begin: float, end: float, failure: Failure | None
     ) -> cabc.Iterator[Bar]:
         if step.kind in PASSIVE:
             yield self._bar("wait", begin, end, "Waited")
@@ -185,7 +185,7 @@ class Drawing:
         if at == begin or step.finished_at is None:
             yield from self._rest(step, at, end)
 
-    def _rest(self, step: Step, begin: float, end: float) -> cabc.Iterator[Bar]:
+    def _rest(self, step: StepRecord, begin: float, end: float) -> cabc.Iterator[Bar]:
         """Tell from the attempts when a step ran and when it waited."""
         runs = _run_kind(step.status)
         at = begin
