@@ -55,6 +55,7 @@ class Door:
         self.fails: list[int] = []
         """Sizes of commits that are to fail."""
         self._open = threading.Event()
+        self._open.set()
         self._commits = store.commits
         self._run = store.commits._run
         monkeypatch.setattr(store.commits, "_run", self.run)
@@ -72,6 +73,10 @@ class Door:
     def open(self) -> None:
         """Let them through."""
         self._open.set()
+
+    def close(self) -> None:
+        """Hold the next ones."""
+        self._open.clear()
 
     def wait_for(self, count: int) -> None:
         """Wait until so many threads wait for the first one's commit."""
@@ -102,6 +107,7 @@ def crowd(
     writes: cabc.Sequence[cabc.Callable[[], t.Any]],
 ) -> list[concurrent.futures.Future[t.Any]]:
     """Have one write wait at the door, and the others for it."""
+    door.close()
     door.sizes.clear()
     first = pool.submit(writes[0])
     wait_until(lambda: len(door.sizes) == 1, 10)
@@ -119,9 +125,7 @@ def test_those_who_wait_share_a_commit(
     store: Store, door: Door, pool: concurrent.futures.ThreadPoolExecutor
 ) -> None:
     """Two commits for six writes, and each is there."""
-    door.open()
     ids = begin(store, OTHERS + 1)
-    door._open.clear()
     found = crowd(store, door, pool, records(store, ids))
     door.open()
     assert [each.result(10) for each in found] == [False] * len(ids)
@@ -133,10 +137,8 @@ def test_a_lost_lease_is_nobody_elses(
     store: Store, door: Door, pool: concurrent.futures.ThreadPoolExecutor
 ) -> None:
     """The fence is each write's own."""
-    door.open()
     ids = begin(store, OTHERS + 1)
     store.suspend(ids[3], 1, 0.0)
-    door._open.clear()
     found = crowd(store, door, pool, records(store, ids))
     door.open()
 
@@ -151,9 +153,7 @@ def test_different_writes_share_a_commit(
     store: Store, door: Door, pool: concurrent.futures.ThreadPoolExecutor
 ) -> None:
     """Beginnings, outcomes, suspensions and ends."""
-    door.open()
     ids = begin(store, 5)
-    door._open.clear()
     nap = StepRecord("nap", "sleep", "sleeping", 1, 0, 1, 1.0, wake_at=9.0)
     new = new_id()
     writes = [
@@ -191,9 +191,7 @@ def test_a_shared_write_is_as_one_alone(
     step: StepRecord,
 ) -> None:
     """Whatever is in it."""
-    door.open()
     ids = begin(store, OTHERS + 1)
-    door._open.clear()
     writes = [functools.partial(store.record, each, 1, step) for each in ids]
     found = crowd(store, door, pool, writes)
     door.open()
@@ -205,11 +203,9 @@ def test_a_cancel_is_heard_by_whom_it_is_for(
     store: Store, door: Door, pool: concurrent.futures.ThreadPoolExecutor
 ) -> None:
     """Each gets the flag of its own execution."""
-    door.open()
     ids = begin(store, OTHERS + 1)
     mark = sa.text("UPDATE durable_executions SET cancel_requested = 1 WHERE id = :id")
     store.database.run(lambda c: c.execute(mark, {"id": ids[2]}))
-    door._open.clear()
     found = crowd(store, door, pool, records(store, ids))
     door.open()
     assert [each.result(10) for each in found] == [each == ids[2] for each in ids]
@@ -219,9 +215,7 @@ def test_after_an_error_each_writes_by_itself(
     store: Store, door: Door, pool: concurrent.futures.ThreadPoolExecutor
 ) -> None:
     """Nothing is lost, and nothing is there twice."""
-    door.open()
     ids = begin(store, OTHERS + 1)
-    door._open.clear()
     door.fails.append(OTHERS)
     found = crowd(store, door, pool, records(store, ids))
     door.open()
@@ -236,9 +230,8 @@ def test_who_waits_too_long_writes_by_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The thread that writes may hang; what it does in the end changes nothing."""
-    door.open()
     ids = begin(store, 2)
-    door._open.clear()
+    door.close()
     monkeypatch.setattr(module, "PATIENCE", 0.05)
     door.sizes.clear()
     stuck = pool.submit(store.record, ids[0], 1, PAY)
@@ -261,9 +254,7 @@ def test_who_is_thrown_out_holds_up_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It leaves the queue; the others are written."""
-    door.open()
     ids = begin(store, 3)
-    door._open.clear()
     first, second = crowd(store, door, pool, records(store, ids[:2]))
     monkeypatch.setattr(module, "threading", Interrupting)
 
@@ -335,9 +326,7 @@ def test_a_connection_in_use_is_closed_after_it(
     store: Store, door: Door, pool: concurrent.futures.ThreadPoolExecutor
 ) -> None:
     """Its write is committed."""
-    door.open()
     (one,) = begin(store, 1)
-    door._open.clear()
     (found,) = crowd(store, door, pool, records(store, [one]))
     store.commits.close()
     door.open()
@@ -357,11 +346,9 @@ def test_a_zombies_write_is_not_taken_for_the_live_attempts(
     store: Store, door: Door, pool: concurrent.futures.ThreadPoolExecutor
 ) -> None:
     """Both write the same step in one commit; the fence knows whose outcome it is."""
-    door.open()
     ids = begin(store, 3)
     store.suspend(ids[1], 1, 0.0)
     assert store.claim(ids[1], 2, "ada:1:1", 60.0)
-    door._open.clear()
     live = PAY._replace(attempt=2, output=b"2")
     writes = records(store, ids)
     writes.append(functools.partial(store.record, ids[1], 2, live))
@@ -379,9 +366,7 @@ def test_an_error_is_raised_in_the_thread_whose_it_is(
     store: Store, door: Door, pool: concurrent.futures.ThreadPoolExecutor
 ) -> None:
     """A value that the driver can't take is not the fault of who writes for all."""
-    door.open()
     ids = begin(store, 4)
-    door._open.clear()
     writes = records(store, ids[:3])
     bad = PAY._replace(id="\ud800")
     writes.append(functools.partial(store.record, ids[3], 1, bad))
@@ -406,7 +391,6 @@ def test_rows_are_locked_in_one_order(
     door = Door(store, monkeypatch)
     door.open()
     ids = sorted(begin(store, 4))
-    door._open.clear()
     end = functools.partial(store.finish, ids[0], 1, "completed", None)
     writes: list[cabc.Callable[[], t.Any]]
     writes = [*records(store, ids[3:]), end, *records(store, ids[1:3])]
@@ -483,9 +467,7 @@ def test_without_pipelines_a_transaction_serves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As with an old libpq."""
-    door.open()
     ids = begin(store, OTHERS + 1)
-    door._open.clear()
     monkeypatch.setattr(psycopg.Connection, "pipeline", None)
     monkeypatch.setattr(store.commits, "_pipelines", False)
     found = crowd(store, door, pool, records(store, ids))

@@ -47,7 +47,7 @@ def plot(found: list[Comparison], path: pathlib.Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    shown = [each for each in found if each.goal]
+    shown = [each for each in found if each.goal is not None]
     labels = [f"{each.measure}, {each.database}" for each in shown]
     scores = [each.score for each in shown]
     colors = ["#2a7d4f" if each.is_reached else "#b3541e" for each in shown]

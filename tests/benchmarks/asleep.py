@@ -16,6 +16,7 @@ import requests
 from ..processes import Gunicorn
 from .databases import database
 from .figures import Comparison
+from .figures import shown
 
 CLIENTS = 4
 
@@ -60,9 +61,7 @@ def measure(count: int) -> Comparison:
 
 def main(count: int = 10_000) -> list[Comparison]:
     """Print a line."""
-    found = [measure(count)]
-    print(found[0], flush=True)
-    return found
+    return shown([measure(count)])
 
 
 if __name__ == "__main__":

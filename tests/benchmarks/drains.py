@@ -28,6 +28,7 @@ from ..processes import Worker
 from .asleep import send
 from .databases import database
 from .figures import Comparison
+from .figures import shown
 
 PROCESSES = 2
 
@@ -117,9 +118,7 @@ def measure(rounds: int, count: int) -> Comparison:
 
 def main(rounds: int = 3, count: int = 1000) -> list[Comparison]:
     """Print a line."""
-    found = [measure(rounds, count)]
-    print(found[0], flush=True)
-    return found
+    return shown([measure(rounds, count)])
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ class Comparison:
     :param ours: a sample a round
     :param theirs: the other's samples of the same rounds
     :param unit: of the samples, such as ``/s`` or ``ms``
-    :param goal: what ours divided by theirs is to reach
+    :param goal: what ours divided by theirs is to reach, if anything
     :param at_least: whether the goal is the least of it, else the most
     """
 
@@ -45,7 +45,7 @@ class Comparison:
     ours: list[float]
     theirs: list[float]
     unit: str
-    goal: float
+    goal: float | None = None
     at_least: bool = True
 
     @property
@@ -61,21 +61,39 @@ class Comparison:
     @property
     def is_reached(self) -> bool:
         """Tell whether the goal is reached."""
-        return self.ratio >= self.goal if self.at_least else self.ratio <= self.goal
+        return self.score >= 1
 
     @property
     def score(self) -> float:
         """How many times the goal is reached."""
+        assert self.goal is not None
         ratio = max(self.ratio, 0.001)
         return ratio / self.goal if self.at_least else self.goal / ratio
 
     def __str__(self) -> str:
-        limit = "≥" if self.at_least else "≤"
         low, high = min(self.ratios), max(self.ratios)
         return (
             f"{self.measure:34} {self.database:10}"
             f" {statistics.median(self.ours):9.2f} {self.unit:6}"
             f" {self.other:14} {statistics.median(self.theirs):9.2f} {self.unit:6}"
             f" ratio {self.ratio:6.2f} ({low:.2f} to {high:.2f})"
-            f" {limit} {self.goal:g} {'yes' if self.is_reached else 'NO'}"
+            f"{self._verdict()}"
         )
+
+    def _verdict(self) -> str:
+        if self.goal is None:
+            return ""
+
+        limit = "≥" if self.at_least else "≤"
+        return f" {limit} {self.goal:g} {'yes' if self.is_reached else 'NO'}"
+
+
+def shown(comparisons: cabc.Iterable[Comparison]) -> list[Comparison]:
+    """Print each as soon as it is there, and give them all."""
+    found = []
+
+    for comparison in comparisons:
+        print(comparison, flush=True)
+        found.append(comparison)
+
+    return found

@@ -23,6 +23,7 @@ from .apps.work import work
 from .databases import database
 from .databases import NAMES
 from .figures import Comparison
+from .figures import shown
 
 
 class Long:
@@ -111,14 +112,7 @@ def measure(kind: str, rounds: int, count: int) -> list[Comparison]:
 
 def main(rounds: int = 5, count: int = 1000) -> list[Comparison]:
     """Print a line for each measure and database."""
-    found = []
-
-    for kind in NAMES:
-        for comparison in measure(kind, rounds, count):
-            print(comparison, flush=True)
-            found.append(comparison)
-
-    return found
+    return shown(each for kind in NAMES for each in measure(kind, rounds, count))
 
 
 if __name__ == "__main__":

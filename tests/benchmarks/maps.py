@@ -17,6 +17,7 @@ from flask_durable import step
 from .databases import database
 from .databases import NAMES
 from .figures import Comparison
+from .figures import shown
 
 SECONDS = 0.001
 """What each function takes."""
@@ -84,13 +85,7 @@ def measure(kind: str, rounds: int, count: int) -> Comparison:
 
 def main(rounds: int = 7, count: int = 1000) -> list[Comparison]:
     """Print a line for each database."""
-    found = []
-
-    for kind in NAMES:
-        found.append(measure(kind, rounds, count))
-        print(found[-1], flush=True)
-
-    return found
+    return shown(measure(kind, rounds, count) for kind in NAMES)
 
 
 if __name__ == "__main__":

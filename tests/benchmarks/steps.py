@@ -22,6 +22,7 @@ from .databases import database
 from .databases import Driver
 from .databases import NAMES
 from .figures import Comparison
+from .figures import shown
 
 THREADS = 8
 
@@ -135,14 +136,7 @@ def _turns(
 
 def main(rounds: int = 15, count: int = 400) -> list[Comparison]:
     """Print a line for each measure and database."""
-    found = []
-
-    for kind in NAMES:
-        for comparison in measure(kind, rounds, count):
-            print(comparison, flush=True)
-            found.append(comparison)
-
-    return found
+    return shown(each for kind in NAMES for each in measure(kind, rounds, count))
 
 
 if __name__ == "__main__":
