@@ -29,6 +29,10 @@ ALL: dict[str, tuple[cabc.Callable[..., list[Comparison]], tuple[float, ...]]] =
 """The measurements, and what each takes to be small."""
 
 
+TICKS = (0.25, 0.5, 1, 2, 4, 8)
+"""Marks of the plot's axis."""
+
+
 def run(names: cabc.Iterable[str], small: bool) -> list[Comparison]:
     """Measure, and print each line as soon as it is there."""
     found = []
@@ -56,6 +60,8 @@ def plot(found: list[Comparison], path: pathlib.Path) -> None:
     axes.set_yticks(range(len(shown)), labels, fontsize=8)
     axes.invert_yaxis()
     axes.set_xscale("log")
+    axes.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
+    axes.minorticks_off()
     axes.axvline(1.0, color="#444444", linewidth=1)
     axes.set_xlabel("times the goal; right of the line it is reached")
     figure.tight_layout()
