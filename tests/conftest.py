@@ -18,9 +18,6 @@ from flask_durable import FlaskDurable
 from . import servers
 from .driving import Drive
 
-TIMED = ("slow", "chaos", "browser")
-"""Markers of tests that start servers and wait for clocks."""
-
 
 def pytest_configure() -> None:
     """Let fixtures stop their servers also when the tests are terminated."""
@@ -33,13 +30,6 @@ def pytest_configure() -> None:
         pytest.exit("terminated", returncode=128 + number)
 
     signal.signal(signal.SIGTERM, end)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests that measure time from running beside each other."""
-    for item in items:
-        if any(item.get_closest_marker(name) for name in TIMED):
-            item.add_marker(pytest.mark.xdist_group("timed"))
 
 
 @pytest.hookimpl(wrapper=True)

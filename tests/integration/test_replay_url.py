@@ -88,7 +88,9 @@ def mirror(
     )
 
     with server:
-        yield Mirror(server, Journal(url))
+        mirror = Mirror(server, Journal(url))
+        mirror.look("POST /", "Content-Length: 0")
+        yield mirror
 
 
 direct = pytest.mark.parametrize("mirror", ["direct"], indirect=True, scope="module")
