@@ -32,7 +32,7 @@ UNREADABLE = Failure(class_name(DecryptionError), "It can't be decrypted.").enco
 class Blobs:
     """The parameters and columns of one statement that are bytes.
 
-    :param parameters: names and types of the statement's parameters
+    :param parameters: names and types of the statement's parameters, in their order
     """
 
     def __init__(
@@ -42,24 +42,28 @@ class Blobs:
         parameters: cabc.Mapping[str, sa.types.TypeEngine[t.Any]],
     ) -> None:
         self._vault = vault
-        self._parameters = [name for name in parameters if _is_blob(parameters[name])]
+        self._parameters = [
+            place for place, type_ in enumerate(parameters.values()) if _is_blob(type_)
+        ]
+        self._names = tuple(parameters)
         self._columns = {
             place: column
             for place, column in enumerate(_columns(clause))
             if _is_blob(column.type)
         }
 
-    def seal(self, values: cabc.Mapping[str, t.Any]) -> cabc.Mapping[str, t.Any]:
-        """Give the values of parameters as they are stored."""
-        for name in self._parameters:
-            value = values[name]
+    def seal(self, values: tuple[t.Any, ...]) -> tuple[t.Any, ...]:
+        """Give the values of all parameters as they are stored."""
+        for place in self._parameters:
+            value = values[place]
 
             if value is not None and self._vault.changes(value):
-                values = {**values, name: self._vault.seal(value)}
+                sealed = self._vault.seal(value)
+                values = (*values[:place], sealed, *values[place + 1 :])
 
         return values
 
-    def open(self, rows: Rows, values: cabc.Mapping[str, t.Any]) -> Rows:
+    def open(self, rows: Rows, values: tuple[t.Any, ...]) -> Rows:
         """Give rows as they were before they were stored.
 
         :param values: the values of the statement's parameters
@@ -67,7 +71,7 @@ class Blobs:
         """
         return [self._open(row, values) for row in rows] if self._columns else rows
 
-    def _open(self, row: t.Any, values: cabc.Mapping[str, t.Any]) -> t.Any:
+    def _open(self, row: t.Any, values: tuple[t.Any, ...]) -> t.Any:
         opened = {}
 
         for place, column in self._columns.items():
@@ -81,7 +85,8 @@ class Blobs:
             if value is None and OPTIONAL in getattr(column, "info", ()):
                 value = UNREADABLE
             elif value is None:
-                raise self._error(column.name, row, values)
+                given = dict(zip(self._names, values, strict=True))
+                raise self._error(column.name, row, given)
 
             opened[place] = value
 

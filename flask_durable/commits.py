@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from .blobs import Rows
 from .database import Database
 from .engines import LOCK_TIMEOUT
+from .libpq import libpq_of
 from .sql import Bound
 from .sql import is_observed
 from .step_sql import LINES
@@ -55,25 +56,22 @@ class Write:
 class Lane:
     """A connection that one thread after the other writes by."""
 
-    __slots__ = ("_cursor", "connection")
+    __slots__ = ("connection", "link")
 
     def __init__(self) -> None:
         self.connection: sa.Connection | None = None
-        self._cursor: t.Any = None
+        self.link: t.Any = None
+        """The way to the driver; to make it each time would cost more than a row."""
 
-    @property
-    def cursor(self) -> t.Any:
-        """The driver's cursor; a new one each time would cost more than a row."""
-        if self._cursor is None:
-            assert self.connection is not None
-            self._cursor = self.connection.connection.cursor()
-
-        return self._cursor
+    def connect(self, connection: sa.Connection) -> None:
+        """Take a connection to keep."""
+        self.connection = connection
+        self.link = libpq_of(connection) or connection.connection.cursor()
 
     def disconnect(self) -> None:
         """Give the connection back."""
         connection, self.connection = self.connection, None
-        self._cursor = None
+        self.link = None
 
         if connection is not None:
             connection.close()
@@ -229,7 +227,7 @@ class Commits:
 
         if lane.connection is None and self._database.steady_for(TROUBLED, 0.0):
             try:
-                lane.connection = self._database.connect()
+                lane.connect(self._database.connect())
             except self._database.errors as error:
                 self._database.note_outage(error)
 
@@ -239,14 +237,17 @@ class Commits:
         self, lane: Lane, connection: sa.Connection, batch: list[tuple[Bound, ...]]
     ) -> list[list[Rows]]:
         if len(batch) == 1 and len(batch[0]) == 1:
-            return [[batch[0][0].run(connection, lane.cursor)]]
-
-        driver: t.Any = connection.connection.dbapi_connection
+            return [[batch[0][0].run(connection, lane.link)]]
 
         if is_observed(connection.engine) or not self._pipelines:
             with self._database.together(connection):
                 return [[bound.run(connection) for bound in each] for each in batch]
 
+        if all(map(_is_joined, batch)):
+            written = _joined(batch).run(connection, lane.link)
+            return _shared_out(written, batch)
+
+        driver: t.Any = connection.connection.dbapi_connection
         return _pipelined(driver, batch)
 
     def close(self) -> None:
@@ -315,27 +316,30 @@ def _send(
         sent = [(bound, bound.execute(driver.cursor())) for bound in part[0]]
         return lambda: [[bound.rows(cursor) for bound, cursor in sent]]
 
-    bounds = [each[0] for each in part]
-    joined = _joined(bounds)
+    joined = _joined(part)
     cursor = joined.execute(driver.cursor())
-
-    def answer() -> list[list[Rows]]:
-        # By the nonce: a zombie and the live attempt may write the same step.
-        lines = {row.nonce: [row] for row in joined.rows(cursor)}
-        return [[lines.get(bound.values["nonce"], [])] for bound in bounds]
-
-    return answer
+    return lambda: _shared_out(joined.rows(cursor), part)
 
 
-def _joined(bounds: list[Bound]) -> Bound:
+def _joined(part: list[tuple[Bound, ...]]) -> Bound:
     """Give one statement for several of a kind, with their values in JSON."""
-    many = bounds[0].statement.many
-    assert many is not None
+    statement = part[0][0].statement
+    assert statement.many is not None
     lines = [
-        {k: v.hex() if type(v) is bytes else v for k, v in bound.values.items()}
-        for bound in bounds
+        {
+            name: value.hex() if type(value) is bytes else value
+            for name, value in zip(statement.names, bound.values, strict=True)
+        }
+        for (bound,) in part
     ]
-    return many.bind({LINES: json.dumps(lines)})
+    return statement.many.bind({LINES: json.dumps(lines)})
+
+
+def _shared_out(written: Rows, part: list[tuple[Bound, ...]]) -> list[list[Rows]]:
+    """Give each write its row if all were done, else none of them: which it was that
+    could not be done is found out by each for itself."""
+    whole = len(written) == len(part)
+    return [[[()] if whole else []] for _ in part]
 
 
 _of_parents: list[sa.Connection | None] = []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import collections.abc as cabc
+import functools
 import logging
+import operator
 import typing as t
 
 import sqlalchemy as sa
@@ -14,7 +16,12 @@ from sqlalchemy.sql.functions import FunctionElement
 from .blobs import Blobs
 from .blobs import row_class
 from .blobs import Rows
+from .libpq import Libpq
+from .libpq import Message
 from .vault import Vault
+
+Values = tuple[t.Any, ...]
+"""Of a statement's parameters."""
 
 
 class db_now(FunctionElement[float]):
@@ -58,26 +65,34 @@ class Statement:
             ),
         )
         self.text = compiled.string
-        params = dict(compiled.params)
-        self._binds = {bind: bind[2:] for bind in params if bind.startswith("p_")}
-        self._names = set(self._binds.values())
-        self._constants = {b: params[b] for b in params if b not in self._binds}
-        self._order = compiled.positiontup if compiled.positional else None
-        self._only_names = None
-
-        if self._order is not None and not self._constants:
-            self._only_names = [self._binds[bind] for bind in self._order]
-
-        types = {self._binds[bind]: compiled.binds[bind].type for bind in self._binds}
-        self._blobs = Blobs(vault, clause, types)
+        given = dict(compiled.params)
+        binds = [bind for bind in given if bind.startswith("p_")]
+        self._types = {bind: compiled.binds[bind].type for bind in given}
+        self._blobs = Blobs(vault, clause, {b[2:]: self._types[b] for b in binds})
+        self.names = tuple(bind[2:] for bind in binds)
+        """Of its parameters, in the order of a :class:`Bound`'s values."""
+        self._keys = set(self.names)
+        self._pick = _picker(self.names)
+        constants = [bind for bind in given if bind not in binds]
+        self._constants = tuple(given[bind] for bind in constants)
+        self._by_name = not compiled.positional
+        self._order = compiled.positiontup or list(given)
+        places = [*binds, *constants]
+        self._arrange = _picker([places.index(bind) for bind in self._order])
         self._row: t.Any = None
         self.many = many
         """Does it for several sets of values at once."""
+
+    @functools.cached_property
+    def message(self) -> Message:
+        """The same for libpq."""
+        return Message(self.text, {bind: self._types[bind] for bind in self._order})
 
     def __call__(self, connection: sa.Connection, **values: t.Any) -> Rows:
         """Run the statement and give all rows that it returns.
 
         :param values: the values of the parameters made by :func:`param`
+        :return: of a statement that returns none, an empty row for each that it wrote
         """
         return self.bind(values).run(connection)
 
@@ -86,34 +101,34 @@ class Statement:
 
         :raises TypeError: if they are for others than its parameters
         """
-        if values.keys() != self._names:
-            raise TypeError(f"needs {self._names}, got {values.keys()}: {self.text}")
+        if values.keys() != self._keys:
+            raise TypeError(f"needs {self._keys}, got {values.keys()}: {self.text}")
 
-        return Bound(self, self._blobs.seal(values))
+        return Bound(self, self._blobs.seal(self._pick(values)))
 
-    def parameters(self, values: cabc.Mapping[str, t.Any]) -> t.Any:
+    def arrange(self, values: Values) -> Values:
+        """Give values and constants in the order of the driver's parameters."""
+        return self._arrange((*values, *self._constants))
+
+    def parameters(self, values: Values) -> t.Any:
         """Give what the driver takes for values as they are stored."""
-        if self._only_names is not None:
-            return tuple([values[name] for name in self._only_names])
+        arranged = self.arrange(values)
+        named = zip(self._order, arranged, strict=True)
+        return dict(named) if self._by_name else arranged
 
-        named = {bind: values[name] for bind, name in self._binds.items()}
+    def rows(
+        self, found: cabc.Iterable[t.Any], names: cabc.Iterable[str], given: Values
+    ) -> Rows:
+        """Give rows as they were before they were stored.
 
-        if self._constants:
-            named |= self._constants
-
-        return named if self._order is None else tuple(map(named.get, self._order))
-
-    def open(self, rows: Rows, given: cabc.Mapping[str, t.Any]) -> Rows:
-        """Give rows as they were before they were stored."""
-        return self._blobs.open(rows, given)
-
-    def row(self, cursor: t.Any) -> t.Any:
-        """Give what makes a row of a driver's tuple."""
+        :param found: the driver's
+        :param names: of their columns
+        :param given: the statement's values
+        """
         if self._row is None:
-            names = tuple(column[0] for column in cursor.description)
-            self._row = row_class(names)._make
+            self._row = row_class(tuple(names))._make
 
-        return self._row
+        return self._blobs.open([self._row(row) for row in found], given)
 
 
 class Bound:
@@ -121,35 +136,66 @@ class Bound:
 
     __slots__ = ("statement", "values")
 
-    def __init__(self, statement: Statement, values: cabc.Mapping[str, t.Any]) -> None:
+    def __init__(self, statement: Statement, values: Values) -> None:
         self.statement = statement
         self.values = values
 
-    def run(self, connection: sa.Connection, cursor: t.Any = None) -> Rows:
+    def run(self, connection: sa.Connection, link: t.Any = None) -> Rows:
         """Run it and give its rows.
 
-        :param cursor: a driver's of that connection, if there is one already
+        :param link: a cursor of that connection, or libpq's way, if there is one
         """
         if is_observed(connection.engine):
-            text, parameters = self.statement.text, self._parameters()
-            rows = connection.exec_driver_sql(text, parameters).all()
-            return self.statement.open(rows, self.values)
+            return self._run_observed(connection)
 
-        return self.rows(self.execute(cursor or connection.connection.cursor()))
+        if isinstance(link, Libpq):
+            return self._run_by(link)
+
+        return self.rows(self.execute(link or connection.connection.cursor()))
+
+    def _run_by(self, libpq: Libpq) -> Rows:
+        statement = self.statement
+        message = statement.message
+        result = libpq.run(message, statement.arrange(self.values))
+
+        if not result.nfields:
+            return [()] * result.command_tuples
+
+        names = message.columns(result)
+        return statement.rows(message.rows(result), names, self.values)
+
+    def _run_observed(self, connection: sa.Connection) -> Rows:
+        statement = self.statement
+        parameters = statement.parameters(self.values)
+        result = connection.exec_driver_sql(statement.text, parameters)
+
+        if not result.returns_rows:
+            return [()] * result.rowcount
+
+        return statement.rows(result.all(), result.keys(), self.values)
 
     def execute(self, cursor: t.Any) -> t.Any:
         """Send it by a driver's cursor, and give that back."""
-        cursor.execute(self.statement.text, self._parameters())
+        cursor.execute(self.statement.text, self.statement.parameters(self.values))
         return cursor
 
     def rows(self, cursor: t.Any) -> Rows:
         """Give the rows that a driver's cursor has."""
-        make = self.statement.row(cursor)
-        rows = [make(row) for row in cursor.fetchall()]
-        return self.statement.open(rows, self.values)
+        columns = cursor.description
 
-    def _parameters(self) -> t.Any:
-        return self.statement.parameters(self.values)
+        if columns is None:
+            return [()] * cursor.rowcount
+
+        names = (column[0] for column in columns)
+        return self.statement.rows(cursor.fetchall(), names, self.values)
+
+
+def _picker(places: cabc.Sequence[t.Any]) -> cabc.Callable[[t.Any], Values]:
+    """Give what picks these out of a sequence or mapping, as a tuple."""
+    if len(places) > 1:
+        return operator.itemgetter(*places)
+
+    return lambda values: tuple([values[place] for place in places])
 
 
 def is_observed(engine: sa.Engine) -> bool:

@@ -20,8 +20,10 @@ from .step_sql import MARKS
 from .step_sql import mine
 from .step_sql import record
 from .step_sql import record_all
+from .step_sql import record_and_ask
 from .step_sql import RUNNING
 from .step_sql import SUSPENDED
+from .step_sql import unasked
 from .tables import events
 from .tables import executions as e
 from .tables import steps as s
@@ -92,7 +94,8 @@ class Statements:
         self.start = prepare(_start(insert))
         self.claim = prepare(_claim())
         many = None if database.sqlite else prepare(record_all(insert))
-        self.record = prepare(record(insert, mine()), many)
+        self.record = prepare(record(insert, unasked()), many)
+        self.record_and_ask = prepare(record_and_ask(insert))
         self.mark = prepare(record(insert, _suspended_now()))
         self.mark_running = prepare(mark_running(insert))
         self.suspend = prepare(_suspend())

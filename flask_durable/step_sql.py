@@ -45,18 +45,33 @@ def mine() -> sa.ColumnElement[bool]:
     )
 
 
+def unasked() -> sa.ColumnElement[bool]:
+    """The fence of an attempt that was not asked to end."""
+    return sa.and_(mine(), e.c.cancel_requested == sa.literal_column("0"))
+
+
 def record(insert: t.Any, fence: sa.ColumnElement[bool]) -> t.Any:
     """Write an outcome or a mark under the fence; outcomes are never changed.
 
     ``FOR SHARE`` makes a claim that is committing and this write wait for each
-    other; without it a stale attempt's outcome can land after the claim.
+    other; without it a stale attempt's outcome can land after the claim. It gives no
+    row: that would cost as much as the write.
     """
     source = sa.select(e.c.id, e.c.attempt, *map(column_param, GIVEN)).where(fence)
     return _over_marks(insert, source.with_for_update(read=True))
 
 
+def record_and_ask(insert: t.Any) -> t.Any:
+    """The same whether or not it was asked to end, and tell that."""
+    asked = sa.select(e.c.cancel_requested).where(
+        # That of the row which is written; a column of its table would be joined.
+        e.c.id == sa.literal_column("execution_id", sa.Text())
+    )
+    return record(insert, mine()).returning(asked.scalar_subquery())
+
+
 def record_all(insert: t.Any) -> t.Any:
-    """The same for several steps of executions whose attempts run.
+    """The same for several steps of executions that were not asked to end.
 
     Its parameter is a list in JSON: one text costs the driver less than many values.
     """
@@ -75,14 +90,15 @@ def record_all(insert: t.Any) -> t.Any:
             e.c.id == line.execution_id,
             e.c.attempt == line.attempt,
             e.c.status == RUNNING,
+            e.c.cancel_requested == sa.literal_column("0"),
         )
         .order_by(e.c.id)
         .with_for_update(read=True, of=e)
     )
-    return _over_marks(insert, source, s.c.nonce)
+    return _over_marks(insert, source)
 
 
-def _over_marks(insert: t.Any, source: t.Any, *more: t.Any) -> t.Any:
+def _over_marks(insert: t.Any, source: t.Any) -> t.Any:
     names = ["execution_id", "attempt", *(c.name for c in GIVEN)]
     statement = insert(s).from_select(names, source)
     kept = ("execution_id", "id", "position", "started_at")
@@ -90,13 +106,7 @@ def _over_marks(insert: t.Any, source: t.Any, *more: t.Any) -> t.Any:
         index_elements=[s.c.execution_id, s.c.id],
         set_={c.name: statement.excluded[c.name] for c in s.c if c.name not in kept},
         where=s.c.status.in_(MARKS),
-    ).returning(s.c.id, _asked_to_end(), *more)
-
-
-def _asked_to_end() -> t.Any:
-    # That of the row which is written; a column of its table would be joined.
-    mine = sa.literal_column("execution_id", sa.Text())
-    return sa.select(e.c.cancel_requested).where(e.c.id == mine).scalar_subquery()
+    )
 
 
 def mark_running(insert: t.Any) -> t.Any:

@@ -55,12 +55,22 @@ class Store(Beginner):
         values["attempt"] = attempt
         values["nonce"] = nonce = new_nonce()
 
-        def wrote(connection: sa.Connection) -> bool:
-            return self._wrote_step(connection, execution_id, step.id, nonce)
+        written = self.commits.write(execution_id, self.sql.record.bind(values))
 
-        bound = self.sql.record.bind(values)
-        rows = self._commit(execution_id, attempt, wrote, bound)
-        return bool(rows and rows[0][1])
+        if written and written[0]:
+            return False
+
+        # It was asked to end, another attempt took over, or the database is away.
+        rows: Rows = []
+
+        def work(connection: sa.Connection) -> bool:
+            nonlocal rows
+            rows = self.sql.record_and_ask(connection, **values)
+            written = bool(rows)
+            return written or self._wrote_step(connection, execution_id, step.id, nonce)
+
+        self._fenced(work, execution_id, attempt)
+        return bool(rows and rows[0][0])
 
     def transact(
         self,
@@ -92,12 +102,14 @@ class Store(Beginner):
                 done.append(step)
                 values = step._asdict() | {"attempt": attempt, "nonce": nonce}
                 # Last, so that the execution's row is locked for a moment only.
-                rows = self.sql.record(connection, execution_id=execution_id, **values)
+                rows = self.sql.record_and_ask(
+                    connection, execution_id=execution_id, **values
+                )
 
                 if not rows:
                     raise _fence_error(execution_id, attempt)
 
-                asked = bool(rows[0][1])
+                asked = bool(rows[0][0])
 
             return True
 

@@ -6,6 +6,7 @@ import collections.abc as cabc
 import dataclasses
 import typing as t
 
+import pytest
 import sqlalchemy as sa
 
 
@@ -36,10 +37,18 @@ class FakeBound:
     statement: FakeStatement
     call: cabc.Callable[[t.Any], t.Any]
 
-    def run(self, connection: sa.Connection, cursor: object = None) -> t.Any:
+    def run(self, connection: sa.Connection, link: object = None) -> t.Any:
         """Run it."""
         return self.call(connection)
 
     def execute(self, cursor: object) -> t.Any:
         """Send it in a pipeline."""
         return self.call(None)
+
+
+def replace(
+    monkeypatch: pytest.MonkeyPatch, sql: object, name: str, fake: FakeStatement
+) -> None:
+    """Put a stand-in in a statement's place, and of what is tried after it."""
+    for each in (name, "record_and_ask") if name == "record" else (name,):
+        monkeypatch.setattr(sql, each, fake)

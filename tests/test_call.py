@@ -28,6 +28,7 @@ from flask_durable.tables import executions
 from .driving import Drive
 from .driving import status_link
 from .fakes import FakeStatement
+from .fakes import replace
 
 BOB = "bob:2:2"
 
@@ -113,7 +114,7 @@ def away(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> cabc.Callable[[str], No
             raise exc.OperationalError("", {}, Exception("hunter2 closed"))
 
         fake = FakeStatement(lambda values: fail)
-        monkeypatch.setattr(shop.drive.state.store.sql, name, fake)
+        replace(monkeypatch, shop.drive.state.store.sql, name, fake)
 
     return take
 

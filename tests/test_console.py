@@ -214,7 +214,7 @@ def test_rare_statuses_are_found_by_their_index(
             connection.exec_driver_sql("SET enable_bitmapscan = off")
 
         rows = connection.exec_driver_sql(
-            verb + statement.text, statement.parameters(names)
+            verb + statement.text, statement.parameters(statement.bind(names).values)
         )
         return "\n".join(str(tuple(row)) for row in rows)
 

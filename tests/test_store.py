@@ -27,6 +27,7 @@ from flask_durable.store import Store
 from flask_durable.upkeep import Upkeep
 
 from .fakes import FakeStatement
+from .fakes import replace
 from .processes import wait_until
 
 OWNER = "ada:1:1"
@@ -69,7 +70,7 @@ def away(store: Store, monkeypatch: pytest.MonkeyPatch, name: str) -> list[int]:
         calls.append(1)
         raise exc.OperationalError("", {}, Exception("server closed the connection"))
 
-    monkeypatch.setattr(store.sql, name, FakeStatement(lambda values: fail))
+    replace(monkeypatch, store.sql, name, FakeStatement(lambda values: fail))
     return calls
 
 

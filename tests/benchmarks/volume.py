@@ -6,7 +6,6 @@ an almost empty journal and in a full one, and prints the plans that it has ther
 
 from __future__ import annotations
 
-import collections
 import collections.abc as cabc
 import statistics
 import sys
@@ -119,7 +118,8 @@ def plans(bench: Bench) -> cabc.Iterator[tuple[str, str]]:
 
 def explain(bench: Bench, statement: t.Any) -> str:
     """Have a compiled statement explained, with values that fit no row."""
-    parameters = statement.parameters(collections.defaultdict(lambda: None, EXAMPLES))
+    values = tuple(map(EXAMPLES.get, statement.names))
+    parameters = statement.parameters(values)
 
     def work(connection: sa.Connection) -> list[str]:
         found = connection.exec_driver_sql(

@@ -1,0 +1,172 @@
+"""Statements that libpq is given directly: psycopg's cursors cost twice as much.
+
+Parameters and rows travel in PostgreSQL's binary formats, as its manual has them in
+"Extended Query"; see psycopg's documentation of its module ``pq``.
+"""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import itertools
+import re
+import struct
+import typing as t
+
+import sqlalchemy as sa
+
+from .threads import are_greenlets
+
+TEXT, BINARY = 0, 1
+
+_PLACES = re.compile(r"%\((\w+)\)s|%%")
+_DOUBLE = struct.Struct("!d")
+_numbers = itertools.count(1)
+
+Encode = cabc.Callable[[t.Any], bytes]
+
+_TYPES: list[tuple[type[sa.types.TypeEngine[t.Any]], int, int, Encode]] = [
+    (sa.String, 25, BINARY, str.encode),
+    (sa.BigInteger, 20, TEXT, b"%d".__mod__),
+    (sa.Integer, 23, TEXT, b"%d".__mod__),
+    (sa.Float, 701, BINARY, _DOUBLE.pack),
+    (sa.LargeBinary, 17, BINARY, bytes),
+]
+"""How values are sent by their column's type: the server's number of that, a format,
+and what encodes them. A text with a zero byte is refused by the server."""
+
+
+def _integer(data: bytes) -> int:
+    return int.from_bytes(data, "big", signed=True)
+
+
+def _double(data: bytes) -> float:
+    return t.cast(float, _DOUBLE.unpack(data)[0])
+
+
+_DECODERS: dict[int, cabc.Callable[[bytes], t.Any]] = {
+    16: lambda data: data != b"\0",
+    17: bytes,
+    20: _integer,
+    21: _integer,
+    23: _integer,
+    25: bytes.decode,
+    701: _double,
+    1043: bytes.decode,
+}
+"""What reads a column, by the server's number of its type."""
+
+
+class Message:
+    """A statement as libpq is given it.
+
+    :param text: with its parameters as ``%(name)s``
+    :param types: the types of all parameters, in the order in which they are sent
+    """
+
+    def __init__(
+        self, text: str, types: cabc.Mapping[str, sa.types.TypeEngine[t.Any]]
+    ) -> None:
+        places = {name: f"${number}" for number, name in enumerate(types, 1)}
+        plain = _PLACES.sub(lambda m: places[m[1]] if m[1] else "%", text)
+        ways = [_way(type_) for type_ in types.values()]
+        self.text = plain.encode()
+        self.key = b"durable_%d" % next(_numbers)
+        self.oids = [oid for oid, _, _ in ways]
+        self.formats = [how for _, how, _ in ways]
+        self._encoders = [encode for _, _, encode in ways]
+        self._decoders: list[cabc.Callable[[bytes], t.Any]] | None = None
+
+    def encode(self, values: cabc.Iterable[t.Any]) -> list[bytes | None]:
+        """Give the bytes of parameters in their order."""
+        return [
+            None if value is None else encode(value)
+            for encode, value in zip(self._encoders, values, strict=True)
+        ]
+
+    def columns(self, result: t.Any) -> cabc.Iterator[str]:
+        """Name the columns of a result."""
+        return (result.fname(place).decode() for place in range(result.nfields))
+
+    def rows(self, result: t.Any) -> list[tuple[t.Any, ...]]:
+        """Read the rows of a result."""
+        places = range(result.nfields)
+
+        if self._decoders is None:
+            self._decoders = [_DECODERS[result.ftype(place)] for place in places]
+
+        decoders = self._decoders
+        get = result.get_value
+        return [
+            tuple(
+                None if (data := get(row, place)) is None else decoders[place](data)
+                for place in places
+            )
+            for row in range(result.ntuples)
+        ]
+
+
+def _way(type_: sa.types.TypeEngine[t.Any]) -> tuple[int, int, Encode]:
+    for cls, oid, how, encode in _TYPES:
+        if isinstance(type_, cls):
+            return oid, how, encode
+
+    raise TypeError(f"There is no way to send {type_!r}.")
+
+
+class Libpq:
+    """A connection by which one thread at a time sends messages.
+
+    :param driver: psycopg's connection, in autocommit mode
+    :param prepared: the keys of statements that this connection has prepared
+    """
+
+    def __init__(self, driver: t.Any, prepared: set[bytes]) -> None:
+        self._connection = driver.pgconn
+        self._prepared = prepared
+
+    def run(self, message: Message, values: cabc.Iterable[t.Any]) -> t.Any:
+        """Run a statement, commit it, and give the result.
+
+        :raises psycopg.Error: as a cursor does
+        """
+        parameters = message.encode(values)
+
+        if message.key not in self._prepared:
+            prepared = self._connection.prepare(message.key, message.text, message.oids)
+            _check(prepared)
+            self._prepared.add(message.key)
+
+        return _check(
+            self._connection.exec_prepared(
+                message.key, parameters, message.formats, BINARY
+            )
+        )
+
+
+def libpq_of(connection: sa.Connection) -> Libpq | None:
+    """Give the direct way to a server by a connection, if there is one.
+
+    Under gevent, psycopg's cursors let others run while they wait. A pooler that keeps
+    no prepared statements is told of by ``prepare_threshold``.
+    """
+    driver: t.Any = connection.connection.dbapi_connection
+
+    if (
+        getattr(driver, "pgconn", None) is None
+        or driver.prepare_threshold is None
+        or driver.info.encoding != "utf-8"
+        or are_greenlets()
+    ):
+        return None
+
+    return Libpq(driver, connection.info.setdefault("flask_durable.prepared", set()))
+
+
+def _check(result: t.Any) -> t.Any:
+    # The statuses of a command, and of one that gives rows.
+    if result.status not in (1, 2):
+        from psycopg.errors import error_from_result
+
+        raise error_from_result(result)
+
+    return result
