@@ -90,6 +90,10 @@ class Attempt:
         """Give the database's time, as far as it passed since the attempt began."""
         return self._clock_offset + clock.boottime()
 
+    def at(self, boottime: float) -> float:
+        """Give the database's time at a time of the boot clock."""
+        return self._clock_offset + boottime
+
     def next_position(self) -> int:
         """Give the place of a new step in the order of calls."""
         return next(self._positions)

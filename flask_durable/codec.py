@@ -51,6 +51,9 @@ def _a(name: str) -> str:
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 
 
+_TAGGED = b'{"!'
+"""How a tagged value begins; a text may have it, too."""
+
 _to_text = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
@@ -104,18 +107,29 @@ class Codec:
 
         :raises Unencodable: if the value, or one inside it, has no encoding
         """
-        try:
-            plain = self._to_json(value)
-        except Unencodable as error:
-            name = type(value).__name__
-            error.inside = name if name != error.name else None
-            raise
+        return _to_text(self._plain(value)).encode("utf-8", "surrogatepass")
 
-        return _to_text(plain).encode("utf-8", "surrogatepass")
+    def encode_and_copy(self, value: t.Any) -> tuple[bytes, t.Any]:
+        """Encode a value, and give the copy that :meth:`decode` makes of that.
+
+        :raises Unencodable: if the value, or one inside it, has no encoding
+        """
+        plain = self._plain(value)
+        data = _to_text(plain).encode("utf-8", "surrogatepass")
+        # Without a tag, JSON's values are a copy already.
+        return data, self.decode(data) if _TAGGED in data else plain
 
     def decode(self, data: bytes) -> t.Any:
         """Make a new copy of an encoded value."""
         return self._from_text(data.decode("utf-8", "surrogatepass"))
+
+    def _plain(self, value: t.Any) -> t.Any:
+        try:
+            return self._to_json(value)
+        except Unencodable as error:
+            name = type(value).__name__
+            error.inside = name if name != error.name else None
+            raise
 
     def _to_json(self, value: t.Any) -> t.Any:
         cls = type(value)

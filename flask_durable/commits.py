@@ -152,9 +152,8 @@ class Commits:
         try:
             # Others join while a file's turn is waited for.
             with self._database.alone():
-                with self._lock:
-                    while self._waiting and len(batch) < MOST:
-                        batch.append(self._waiting.popleft())
+                if self._waiting:
+                    self._gather(batch)
 
                 self._commit(lane, batch)
         finally:
@@ -163,6 +162,11 @@ class Commits:
                     write.turn.release()
 
             self._pass_on(mine)
+
+    def _gather(self, batch: list[Write]) -> None:
+        with self._lock:
+            while self._waiting and len(batch) < MOST:
+                batch.append(self._waiting.popleft())
 
     def _pass_on(self, write: Write) -> None:
         """Let the next one have the lane, if this one has one."""

@@ -43,6 +43,8 @@ read-only during a failover, prepared statements that a pooler lost or has twice
 
 T = t.TypeVar("T")
 
+_NO_TURN = nullcontext()
+
 
 class Keeper(t.Protocol):
     """Keeps a connection of a database for long."""
@@ -252,7 +254,7 @@ class Database:
     def alone(self) -> t.ContextManager[None]:
         """Keep other writers of a SQLite file waiting, each for its turn."""
         lock = self._lock
-        return nullcontext() if lock is None else lock.held(LOCK_TIMEOUT)
+        return _NO_TURN if lock is None else lock.held(LOCK_TIMEOUT)
 
     @functools.cached_property
     def _lock(self) -> FileLock | None:

@@ -7,11 +7,11 @@ still has to wait for SQLite's lock.
 
 from __future__ import annotations
 
-import collections.abc as cabc
 import contextlib
 import fcntl
 import os
 import threading
+import typing as t
 import weakref
 
 from .threads import Bell
@@ -34,34 +34,45 @@ class FileLock:
         weakref.finalize(self, os.close, file)
         self.forget()
 
-    @contextlib.contextmanager
-    def held(self, timeout: float) -> cabc.Iterator[None]:
+    def held(self, timeout: float) -> t.ContextManager[None]:
         """Hold it, once those have let go of it who were first.
 
         :param timeout: seconds after which it goes on without: the process that has
             it may be stopped
         """
+        return _Turn(self, timeout)
+
+    def acquire(self, timeout: float) -> bool:
+        """Take it, and tell whether :meth:`release` is to be called for that."""
         if not self._mine.acquire(True, timeout):
-            yield
-            return
+            return False
 
         try:
             self._take(timeout)
-            yield
-        finally:
-            with self._guard:
-                self._wanted = False
-                self._let_go()
+        except BaseException:
+            self.release()
+            raise
 
-            self._mine.release()
+        return True
+
+    def release(self) -> None:
+        """Let go of it."""
+        with self._guard:
+            self._wanted = False
+            self._let_go()
+
+        self._mine.release()
 
     def _take(self, timeout: float) -> None:
         with self._guard:
+            if not self._waiting and self._lock(fcntl.LOCK_NB):
+                return
+
             self._wanted = True
             # What rang for one that had given up by then.
             self._came.wait(0.0)
 
-            if not self._waiting and not self._lock(fcntl.LOCK_NB):
+            if not self._waiting:
                 self._start_to_wait()
 
             waits = self._waiting
@@ -100,8 +111,10 @@ class FileLock:
         return True
 
     def _let_go(self) -> None:
-        with contextlib.suppress(OSError):
+        try:
             fcntl.lockf(self._file, fcntl.LOCK_UN)
+        except OSError:
+            pass
 
     def forget(self) -> None:
         """Take it from threads that a fork left behind."""
@@ -109,6 +122,23 @@ class FileLock:
         self._guard = native_lock()
         self._came = Bell()
         self._wanted = self._waiting = False
+
+
+class _Turn:
+    """Holds a lock for the length of a block; a generator would cost as much more."""
+
+    __slots__ = ("_has_it", "_lock", "_timeout")
+
+    def __init__(self, lock: FileLock, timeout: float) -> None:
+        self._lock = lock
+        self._timeout = timeout
+
+    def __enter__(self) -> None:
+        self._has_it = self._lock.acquire(self._timeout)
+
+    def __exit__(self, *error: object) -> None:
+        if self._has_it:
+            self._lock.release()
 
 
 _locks: weakref.WeakValueDictionary[str, FileLock] = weakref.WeakValueDictionary()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 import uuid
@@ -32,7 +33,7 @@ def first_id(moment: float) -> str:
 
 def new_nonce() -> str:
     """Make the mark by which a write knows itself again."""
-    return secrets.token_hex(8)
+    return os.urandom(8).hex()
 
 
 def idempotency_key(execution: str, step: str) -> str:

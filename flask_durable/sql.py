@@ -66,19 +66,21 @@ class Statement:
         )
         self.text = compiled.string
         given = dict(compiled.params)
-        binds = [bind for bind in given if bind.startswith("p_")]
+        order = compiled.positiontup or list(given)
+        binds = [b for b in dict.fromkeys(order) if b.startswith("p_")]
+        constants = [bind for bind in given if bind not in binds]
         self._types = {bind: compiled.binds[bind].type for bind in given}
         self._blobs = Blobs(vault, clause, {b[2:]: self._types[b] for b in binds})
         self.names = tuple(bind[2:] for bind in binds)
         """Of its parameters, in the order of a :class:`Bound`'s values."""
         self._keys = set(self.names)
         self._pick = _picker(self.names)
-        constants = [bind for bind in given if bind not in binds]
         self._constants = tuple(given[bind] for bind in constants)
+        self._order = order
         self._by_name = not compiled.positional
-        self._order = compiled.positiontup or list(given)
         places = [*binds, *constants]
-        self._arrange = _picker([places.index(bind) for bind in self._order])
+        self._arrange = _picker([places.index(bind) for bind in order])
+        self._is_arranged = order == binds
         self._row: t.Any = None
         self.many = many
         """Does it for several sets of values at once."""
@@ -108,6 +110,9 @@ class Statement:
 
     def arrange(self, values: Values) -> Values:
         """Give values and constants in the order of the driver's parameters."""
+        if self._is_arranged:
+            return values
+
         return self._arrange((*values, *self._constants))
 
     def parameters(self, values: Values) -> t.Any:

@@ -47,7 +47,7 @@ class TransactionTries(StepTries):
 
     def _work(self, connection: sa.Connection) -> StepRecord:
         value = self._call(self._transaction, connection)
-        output = self._encode(value)
+        output, _ = self._encode(value)
         now = self.attempt.now()
         return self._as("completed", finished_at=now, output=output)
 

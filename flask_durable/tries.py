@@ -158,9 +158,10 @@ class StepTries:
         attempt, step = self.attempt, self.step
         lease = attempt.lease
         attempt.ensure_lease()
-        self._begun = attempt.now()
+        began = clock.boottime()
+        self._begun = attempt.at(began)
         token = running_step.set(RunningStep(attempt.id, step.id, step.tries))
-        lease.tries[step.id] = clock.boottime(), step
+        lease.tries[step.id] = began, step
 
         try:
             return work(*args)
@@ -190,7 +191,7 @@ class StepTries:
 
     def _completed(self, value: t.Any) -> t.Any:
         try:
-            output = self._encode(value)
+            output, copy = self._encode(value)
         except OutputProblem as problem:
             self._output_error(problem)
 
@@ -198,15 +199,15 @@ class StepTries:
         failure = self._failure and self._timed(self._failure, "")
         error = failure.encode() if failure else None
         self._record("completed", output=output, error=error)
-        return self.attempt.state.codec.decode(output)
+        return copy
 
-    def _encode(self, value: t.Any) -> bytes:
-        """Encode what the function returned.
+    def _encode(self, value: t.Any) -> tuple[bytes, t.Any]:
+        """Encode what the function returned, and give what a replay would give.
 
         :raises OutputProblem: if that can't be, or is too big
         """
         try:
-            output = self.attempt.state.codec.encode(value)
+            output, copy = self.attempt.state.codec.encode_and_copy(value)
         except Unencodable as error:
             raise OutputProblem(error.advice) from None
         except (ValueError, RecursionError) as error:
@@ -222,7 +223,7 @@ class StepTries:
             limit = config.max_journal_bytes
             raise OutputProblem(_too_big(len(output), "MAX_JOURNAL_BYTES", limit))
 
-        return output
+        return output, copy
 
     def _failed(self, error: Exception) -> None:
         """Return if it is time for the next try."""
@@ -289,8 +290,7 @@ class StepTries:
         self._record("failed", failure=failure)
 
     def _record(self, status: StepStatus, **values: t.Any) -> None:
-        finished_at = self.attempt.now()
-        self.attempt.record(self._as(status, finished_at=finished_at, **values))
+        self.attempt.record(self._as(status, finished_at=self.attempt.now(), **values))
 
     def _as(
         self, status: StepStatus, failure: Failure | None = None, **values: t.Any
