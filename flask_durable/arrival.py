@@ -8,6 +8,7 @@ import typing as t
 
 from flask import current_app
 from flask import Flask
+from flask import Request
 from flask import request
 
 from .capture import capture_request
@@ -16,7 +17,6 @@ from .capture import ORIGIN_KEYS
 from .capture import PATH_KEYS
 from .errors import ExecutionNotFound
 from .errors import JournalUnavailable
-from .options import Options
 from .options import options_of
 from .problems import Problem
 from .records import RequestRecord
@@ -29,6 +29,7 @@ from .signing import read_ticket
 from .signing import Ticket
 from .state import get_state
 from .state import State
+from .state import this_request
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,8 @@ def arrive(app: Flask) -> None:
     :raises Problem: 413 if its body is too big, 403 if it claims to be a
         replay and is none
     """
-    options = find_options(app)
+    request = this_request()
+    options = options_of(app, request.endpoint or "", request.method)
     header = request.headers.get(HEADER)
 
     if options is None:
@@ -73,6 +75,19 @@ def arrive(app: Flask) -> None:
         request.environ[REPLAY_KEY], due_at = _replay(state, ticket)
 
     request.environ[KEY] = Arrival(record, ticket, due_at)
+
+
+def arrival_of(request: Request) -> Arrival:
+    """Give what was captured of a request before its view was called."""
+    arrival = request.environ.get(KEY)
+
+    if arrival is None:
+        raise RuntimeError(
+            f'The durable view of endpoint "{request.endpoint}" is hidden by a'
+            " decorator above @durable.endpoint: it must use functools.wraps."
+        )
+
+    return t.cast(Arrival, arrival)
 
 
 class Entry:
@@ -127,11 +142,6 @@ def _check_lost_way(app: Flask, header: str) -> None:
 
     if isinstance(ticket, str) or request.routing_exception is None:
         raise refuse_replay("the view is not durable")
-
-
-def find_options(app: Flask) -> Options | None:
-    """Give the options of the current request's view, if it is durable."""
-    return options_of(app, request.endpoint or "", request.method)
 
 
 def _verify(app: Flask, header: str, record: RequestRecord) -> Ticket:

@@ -327,7 +327,7 @@ class Call:
 
     def _capture(self, response: Response) -> ResponseRecord:
         limit = self._state.config.max_response_bytes
-        return capture_response(response, request.url, limit)
+        return capture_response(response, lambda: request.url, limit)
 
     def _warn_of_session(self) -> None:
         if self._attempt.attempt > 1 and session and session.modified:

@@ -102,10 +102,8 @@ def capture_request(request: Request, limit: int) -> RequestRecord:
     secrets: list[tuple[str, str]] = []
 
     for name, value in request.headers.items():
-        if name.lower() not in HOP_BY_HOP:
-            (secrets if name.lower() in SECRET_HEADERS else headers).append(
-                (name, value)
-            )
+        if (lower := name.lower()) not in HOP_BY_HOP:
+            (secrets if lower in SECRET_HEADERS else headers).append((name, value))
 
     head = {
         "environ": {k: str(environ[k]) for k in ENVIRON_KEYS if k in environ},
@@ -253,19 +251,21 @@ def _as_received(environ: dict[str, t.Any]) -> None:
         environ["PATH_INFO"] = urllib.parse.unquote(path, "latin-1")
 
 
-def capture_response(response: Response, url: str, limit: int) -> ResponseRecord:
+def capture_response(
+    response: Response, url: cabc.Callable[[], str], limit: int
+) -> ResponseRecord:
     """Store what a view returned; streams are read, as far as the limit goes.
 
     ``Set-Cookie`` is left out, ``Location`` is made absolute.
 
-    :param url: the request's URL
+    :param url: gives the request's URL; to make it costs as much as all the rest
     :param limit: most bytes of a body; of a bigger one the rest stays unread
     """
     body = _buffer(response, limit)
     headers = [
         (
             name,
-            urllib.parse.urljoin(url, value) if name.lower() == "location" else value,
+            urllib.parse.urljoin(url(), value) if name.lower() == "location" else value,
         )
         for name, value in response.headers.items()
         if name.lower() != "set-cookie"

@@ -20,7 +20,7 @@ from .again import answer_again
 from .answers import later_response
 from .answers import link_this_answer
 from .arrival import Arrival
-from .arrival import KEY
+from .arrival import arrival_of
 from .arrival import refuse_replay
 from .arrival import unavailable
 from .arrival import USED
@@ -52,6 +52,7 @@ from .signing import Ticket
 from .state import get_state
 from .state import State
 from .state import this_app
+from .state import this_request
 from .status import status_url
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ View = cabc.Callable[..., t.Any]
 
 def serve(options: Options, view: View, args: t.Any, kwargs: t.Any) -> t.Any:
     """Run a durable view for the current request."""
+    request = this_request()
     scope = current_scope.get()
     call = request.environ.get(CALL_KEY)
 
@@ -70,7 +72,7 @@ def serve(options: Options, view: View, args: t.Any, kwargs: t.Any) -> t.Any:
 
     app = this_app()
     state = get_state(app)
-    arrival = _arrival()
+    arrival = arrival_of(request)
 
     if request.method == "HEAD":
         rule = request.url_rule
@@ -136,18 +138,6 @@ def _after_failure(
     return "", 204
 
 
-def _arrival() -> Arrival:
-    arrival = request.environ.get(KEY)
-
-    if arrival is None:
-        raise RuntimeError(
-            f'The durable view of endpoint "{request.endpoint}" is hidden by a'
-            " decorator above @durable.endpoint: it must use functools.wraps."
-        )
-
-    return t.cast(Arrival, arrival)
-
-
 @dataclasses.dataclass(frozen=True)
 class Newcomer:
     """A request that is to begin an execution, and what to store with it."""
@@ -159,15 +149,20 @@ class Newcomer:
     identity: bytes | None
     key: RequestKey | None
 
-    def execution(self, now: float, options: Options) -> Execution:
-        """Give the execution as it is stored, before its first attempt."""
+    def execution(
+        self, now: float, options: Options, owner: str | None = None
+    ) -> Execution:
+        """Give the execution as it is stored.
+
+        :param owner: the process whose first attempt runs, if one does
+        """
         deadline = options.deadline_seconds
         return Execution(
             id=self.id,
             endpoint=self.endpoint,
-            status="pending",
-            attempt=0,
-            owner=None,
+            status="running" if owner else "pending",
+            attempt=1 if owner else 0,
+            owner=owner,
             ready_at=now,
             created_at=now,
             finished_at=None,
@@ -210,9 +205,7 @@ def _begin(app: Flask, state: State, options: Options, new: Newcomer) -> Attempt
             options.deadline_seconds,
             new.key,
         )
-        execution = dataclasses.replace(
-            new.execution(now, options), status="running", attempt=1, owner=state.owner
-        )
+        execution = new.execution(now, options, state.owner)
         return _attempt(app, state, options, execution, [], lease, new.url)
     except KeyTaken:
         state.heartbeat.end(lease)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import time
@@ -32,10 +33,29 @@ def first_id(moment: float) -> str:
 
 
 def new_nonce() -> str:
-    """Make the mark by which a write knows itself again."""
-    return os.urandom(8).hex()
+    """Make the mark by which a write knows itself again.
+
+    It is random by process: to ask the system each time would let go of the
+    interpreter, which threads then wait for.
+    """
+    return f"{_process}-{next(_numbers):x}"
 
 
 def idempotency_key(execution: str, step: str) -> str:
     """Derive the key that each try of one step of one execution shares."""
     return str(uuid.uuid5(uuid.UUID(execution), step))
+
+
+_numbers = itertools.count()
+_process = ""
+
+
+def _begin_process() -> None:
+    global _process
+    _process = secrets.token_hex(8)
+
+
+_begin_process()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_process)

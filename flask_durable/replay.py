@@ -191,7 +191,8 @@ def _refuse(state: State, execution_id: str, attempt: int, answer: Answer) -> st
         " let replays pass with durable_replay()."
     )
     logger.error("Execution %s failed: %s", execution_id, error)
-    record = capture_response(answer.response, "", state.config.max_response_bytes)
+    limit = state.config.max_response_bytes
+    record = capture_response(answer.response, str, limit)
     failure = Failure.of(error).encode()
     state.upkeep.refuse(execution_id, attempt - 1, record, failure)
     return "is failed"

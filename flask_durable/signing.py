@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import hmac
 import typing as t
@@ -114,20 +115,30 @@ def check_secret_key(app: Flask) -> None:
         )
 
 
-def _keys(app: Flask) -> list[t.Any]:
+def _keys(app: Flask) -> tuple[t.Any, ...]:
     """List the keys, oldest first, as itsdangerous wants them."""
     check_secret_key(app)
-    return [*reversed(app.config.get("SECRET_KEY_FALLBACKS") or []), app.secret_key]
+    return (*reversed(app.config.get("SECRET_KEY_FALLBACKS") or []), app.secret_key)
 
 
 def _signer(app: Flask, purpose: str) -> Signer:
-    return Signer(_keys(app), **_options(purpose))
+    return _signer_of(_keys(app), purpose)
 
 
 def _serializer(app: Flask, purpose: str) -> URLSafeSerializer:
+    return _serializer_of(_keys(app), purpose)
+
+
+@functools.lru_cache
+def _signer_of(keys: tuple[t.Any, ...], purpose: str) -> Signer:
+    return Signer(list(keys), **_options(purpose))
+
+
+@functools.lru_cache
+def _serializer_of(keys: tuple[t.Any, ...], purpose: str) -> URLSafeSerializer:
     options = _options(purpose)
     salt = options.pop("salt")
-    return URLSafeSerializer(_keys(app), salt=salt, signer_kwargs=options)
+    return URLSafeSerializer(list(keys), salt=salt, signer_kwargs=options)
 
 
 def _options(purpose: str) -> dict[str, t.Any]:

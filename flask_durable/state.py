@@ -13,6 +13,8 @@ import weakref
 
 from flask import current_app
 from flask import Flask
+from flask import Request
+from flask import request
 
 from . import clock
 from .access import ConsoleAuth
@@ -214,6 +216,11 @@ def all_states() -> list[State]:
 def this_app() -> Flask:
     """Give the current app itself, not the proxy for it."""
     return t.cast(Flask, t.cast(t.Any, current_app)._get_current_object())
+
+
+def this_request() -> Request:
+    """Give the current request itself: the proxy for it looks it up at each use."""
+    return t.cast(Request, t.cast(t.Any, request)._get_current_object())
 
 
 def opened_state(app: Flask) -> State:

@@ -294,7 +294,7 @@ def test_a_replay_has_the_digest_of_its_request() -> None:
 
 def keep(response: Response, limit: int = LIMIT) -> t.Any:
     """Store a response and give the stored one, or None without a body."""
-    record = capture_response(response, URL, limit)
+    record = capture_response(response, lambda: URL, limit)
     return record.body and stored_response(record, record.body)
 
 
@@ -366,7 +366,7 @@ def test_a_stream_over_the_limit_is_served_whole() -> None:
     """Not stored, read no further than the limit, and closed at the end."""
     rows = Rows(*[b"x" * 400] * 5)
     response = Response(rows)
-    record = capture_response(response, URL, LIMIT)
+    record = capture_response(response, lambda: URL, LIMIT)
     assert (record.body, rows.read, rows.closed) == (None, 3, 0)
     assert b"".join(response.iter_encoded()) == b"x" * 2000
     response.close()
@@ -376,7 +376,7 @@ def test_a_stream_over_the_limit_is_served_whole() -> None:
 def test_a_body_over_the_limit_is_served_whole() -> None:
     """One that is no stream."""
     response = Response(b"x" * 1001)
-    assert capture_response(response, URL, LIMIT).body is None
+    assert capture_response(response, lambda: URL, LIMIT).body is None
     assert b"".join(response.iter_encoded()) == b"x" * 1001
 
 
@@ -407,7 +407,7 @@ def test_a_file_that_is_passed_through_is_stored() -> None:
 
 def test_an_empty_response_is_stored_as_one() -> None:
     """It has a body, of no bytes."""
-    record = capture_response(Response(status=204), URL, LIMIT)
+    record = capture_response(Response(status=204), lambda: URL, LIMIT)
     assert record.body == b""
     assert stored_response(record, b"").status_code == 204
 
