@@ -89,6 +89,8 @@ class Heartbeat:
         self._bell = Bell()
         self._ended = Bell()
         self._running = False
+        self._resting = True
+        """Whether it looks at nothing before somebody rings."""
         self._stopped = False
 
     def lease(self, execution_id: str, attempt: int, since: float) -> Lease:
@@ -104,7 +106,11 @@ class Heartbeat:
     def hold(self, lease: Lease) -> None:
         """Begin to renew a lease: the row says that we have it."""
         lease.held = True
-        self._wake()
+
+        # One that looks often comes by soon: to wake it for each request costs more
+        # than all else that is done here.
+        if self._resting:
+            self._wake()
 
     def _wake(self) -> None:
         if self._threaded and not self._running:
@@ -183,7 +189,10 @@ class Heartbeat:
 
     def _run(self) -> None:
         while not self._stopped:
-            self._bell.wait(TICK if self._leases or self._abandoned else IDLE)
+            # In this order: whoever comes meanwhile rings.
+            self._resting = True
+            self._resting = not (self._leases or self._abandoned)
+            self._bell.wait(IDLE if self._resting else TICK)
 
             try:
                 self.tick()
