@@ -165,8 +165,18 @@ def libpq_of(connection: sa.Connection) -> Libpq | None:
 def _check(result: t.Any) -> t.Any:
     # The statuses of a command, and of one that gives rows.
     if result.status not in (1, 2):
-        from psycopg.errors import error_from_result
-
-        raise error_from_result(result)
+        raise _error(result)
 
     return result
+
+
+def _error(result: t.Any) -> Exception:
+    from psycopg import errors
+    from psycopg import OperationalError
+    from psycopg.pq import DiagnosticField
+
+    if result.error_field(DiagnosticField.SQLSTATE):
+        return errors.error_from_result(result)
+
+    # It is libpq's own, not the server's: the connection broke.
+    return OperationalError(result.get_error_message())

@@ -501,6 +501,39 @@ def test_the_thread_starts_with_the_first_lease(threaded: Heartbeat) -> None:
     wait_until(lambda: threading.active_count() == len(before))
 
 
+def test_the_thread_is_rung_only_while_it_rests(
+    threaded: Heartbeat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that looks often finds a new attempt by itself."""
+    waits: list[float] = []
+    rings: list[int] = []
+    ring, wait = threaded._bell.ring, threaded._bell.wait
+
+    def noted_ring() -> None:
+        rings.append(1)
+        ring()
+
+    def noted_wait(timeout: float) -> None:
+        waits.append(timeout)
+        wait(timeout)
+
+    monkeypatch.setattr(threaded._bell, "ring", noted_ring)
+    monkeypatch.setattr(threaded._bell, "wait", noted_wait)
+    first = threaded.lease(new_id(), 1, clock.boottime())
+    threaded.hold(first)
+    wait_until(lambda: not threaded._resting)
+    assert len(rings) == 1
+    second = threaded.lease(new_id(), 1, clock.boottime())
+    threaded.hold(second)
+    assert len(rings) == 1
+    threaded.end(first)
+    threaded.end(second)
+    wait_until(lambda: threaded._resting and waits[-1] == module.IDLE)
+    threaded.hold(threaded.lease(new_id(), 1, clock.boottime()))
+    assert len(rings) == 2
+    wait_until(lambda: waits[-1] == module.TICK)
+
+
 def test_the_thread_goes_on_after_errors(
     threaded: Heartbeat,
     monkeypatch: pytest.MonkeyPatch,

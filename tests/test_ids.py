@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 import uuid
 
@@ -40,8 +43,29 @@ def test_ids_of_one_moment_differ(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nonces_differ() -> None:
-    """A write knows itself by it."""
-    assert len({new_nonce() for _ in range(1000)}) == 1000
+    """Within a process, and from those of others."""
+    made = [new_nonce() for _ in range(1000)]
+    command = "from flask_durable.ids import new_nonce; print(new_nonce())"
+    other = subprocess.check_output([sys.executable, "-c", command], text=True).strip()
+    assert len({*made, other}) == 1001
+
+
+def test_nonces_of_a_forked_child_differ() -> None:
+    """It has the parent's count, but another beginning."""
+    reads, writes = os.pipe()
+
+    if os.fork() == 0:
+        os.write(writes, new_nonce().encode())
+        os._exit(0)
+
+    os.close(writes)
+
+    with open(reads, "rb") as pipe:
+        child = pipe.read().decode()
+
+    os.wait()
+    assert child
+    assert child.split("-")[0] != new_nonce().split("-")[0]
 
 
 def test_a_steps_key_is_the_same_each_time() -> None:
