@@ -8,22 +8,21 @@ since the connection is kept.
 from __future__ import annotations
 
 import collections
-import collections.abc as cabc
-import itertools
-import json
 import operator
 import threading
 import typing as t
 
 import sqlalchemy as sa
 
+from .batches import can_join
+from .batches import run_joined
+from .batches import run_pipelined
 from .blobs import Rows
 from .database import Database
 from .engines import LOCK_TIMEOUT
 from .libpq import libpq_of
 from .sql import Bound
 from .sql import is_observed
-from .step_sql import LINES
 
 MOST = 64
 """Writes that share a commit at most."""
@@ -240,19 +239,19 @@ class Commits:
     def _run(
         self, lane: Lane, connection: sa.Connection, batch: list[tuple[Bound, ...]]
     ) -> list[list[Rows]]:
+        link = lane.link
+
         if len(batch) == 1 and len(batch[0]) == 1:
-            return [[batch[0][0].run(connection, lane.link)]]
+            return [[batch[0][0].run(connection, link)]]
 
         if is_observed(connection.engine) or not self._pipelines:
             with self._database.together(connection):
-                return [[bound.run(connection) for bound in each] for each in batch]
+                return [[bound.run(connection, link) for bound in one] for one in batch]
 
-        if all(map(_is_joined, batch)):
-            written = _joined(batch).run(connection, lane.link)
-            return _shared_out(written, batch)
+        if all(map(can_join, batch)):
+            return run_joined(connection, link, batch)
 
-        driver: t.Any = connection.connection.dbapi_connection
-        return _pipelined(driver, batch)
+        return run_pipelined(connection, batch)
 
     def close(self) -> None:
         """Close the connections, now or after the writes under way."""
@@ -288,62 +287,6 @@ def _has_pipelines(database: Database) -> bool:
     """Tell whether the driver has them; psycopg needs libpq 14 for that."""
     driver: t.Any = database.engine.dialect.loaded_dbapi
     return not database.sqlite and driver.Pipeline.is_supported()
-
-
-def _pipelined(driver: t.Any, batch: list[tuple[Bound, ...]]) -> list[list[Rows]]:
-    """Send all at once; PostgreSQL commits at the end of a pipeline."""
-    with driver.pipeline():
-        sent = [_send(driver, part) for part in _parts(batch)]
-
-    return [rows for answer in sent for rows in answer()]
-
-
-def _parts(batch: list[tuple[Bound, ...]]) -> cabc.Iterator[list[tuple[Bound, ...]]]:
-    """Take together what can be joined and stands together: rows are locked in the
-    order of the batch, or two commits could wait for each other."""
-    for joins, run in itertools.groupby(batch, _is_joined):
-        if joins:
-            yield list(run)
-        else:
-            yield from ([each] for each in run)
-
-
-def _is_joined(bounds: tuple[Bound, ...]) -> bool:
-    return len(bounds) == 1 and bounds[0].statement.many is not None
-
-
-def _send(
-    driver: t.Any, part: list[tuple[Bound, ...]]
-) -> cabc.Callable[[], list[list[Rows]]]:
-    """Send some writes; what comes back gives the rows of each after the pipeline."""
-    if len(part) == 1:
-        sent = [(bound, bound.execute(driver.cursor())) for bound in part[0]]
-        return lambda: [[bound.rows(cursor) for bound, cursor in sent]]
-
-    joined = _joined(part)
-    cursor = joined.execute(driver.cursor())
-    return lambda: _shared_out(joined.rows(cursor), part)
-
-
-def _joined(part: list[tuple[Bound, ...]]) -> Bound:
-    """Give one statement for several of a kind, with their values in JSON."""
-    statement = part[0][0].statement
-    assert statement.many is not None
-    lines = [
-        {
-            name: value.hex() if type(value) is bytes else value
-            for name, value in zip(statement.names, bound.values, strict=True)
-        }
-        for (bound,) in part
-    ]
-    return statement.many.bind({LINES: json.dumps(lines)})
-
-
-def _shared_out(written: Rows, part: list[tuple[Bound, ...]]) -> list[list[Rows]]:
-    """Give each write its row if all were done, else none of them: which it was that
-    could not be done is found out by each for itself."""
-    whole = len(written) == len(part)
-    return [[[()] if whole else []] for _ in part]
 
 
 _of_parents: list[sa.Connection | None] = []

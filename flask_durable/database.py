@@ -22,6 +22,7 @@ from .engines import make_engine
 from .errors import JournalUnavailable
 from .file_lock import file_lock
 from .file_lock import FileLock
+from .sql import say
 from .sql import Statement
 from .vault import Vault
 
@@ -245,11 +246,11 @@ class Database:
             yield
         except BaseException:
             if not connection.invalidated:
-                connection.exec_driver_sql("ROLLBACK")
+                say(connection, "ROLLBACK")
 
             raise
 
-        connection.exec_driver_sql("COMMIT")
+        say(connection, "COMMIT")
 
     def alone(self) -> t.ContextManager[None]:
         """Keep other writers of a SQLite file waiting, each for its turn."""
@@ -270,13 +271,13 @@ class Database:
         until the server misses it, for two hours by default.
         """
         if self.sqlite:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            say(connection, "BEGIN IMMEDIATE")
             return
 
         limit = IDLE_LIMIT if idle is None else idle
         text = f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{limit}s'"
         # Both go out at once; the driver takes two statements only without any.
-        connection.exec_driver_sql(text, execution_options={"no_parameters": True})
+        say(connection, text)
 
     def steady_for(self, seconds: float, since: float) -> bool:
         """Tell whether no error was seen for a while.

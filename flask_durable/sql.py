@@ -212,6 +212,15 @@ def is_observed(engine: sa.Engine) -> bool:
     )
 
 
+def say(connection: sa.Connection, text: str) -> None:
+    """Run what has no parameters and gives no rows, such as ``COMMIT``."""
+    if is_observed(connection.engine):
+        options = {"no_parameters": True}
+        connection.exec_driver_sql(text, execution_options=options)
+    else:
+        connection.connection.cursor().execute(text)
+
+
 def param(name: str, type_: sa.types.TypeEngine[t.Any]) -> sa.ColumnElement[t.Any]:
     """Make a typed parameter of a :class:`Statement`."""
     return sa.cast(sa.bindparam(f"p_{name}", type_=type_), type_)
