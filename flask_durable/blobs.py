@@ -117,9 +117,7 @@ def _is_blob(type_: sa.types.TypeEngine[t.Any]) -> bool:
 
 def _replace(row: t.Any, values: cabc.Mapping[int, bytes]) -> t.Any:
     """Give a row with other values in some places."""
-    return row_class(row._fields)._make(
-        values.get(place, value) for place, value in enumerate(row)
-    )
+    return row._make(values.get(place, value) for place, value in enumerate(row))
 
 
 @functools.cache

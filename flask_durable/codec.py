@@ -74,7 +74,7 @@ class Codec:
         self._by_name = {tag.name: tag for tag in _TAGS.values()}
         self._by_name["!dict"] = Tag("!dict", list, _decode_pairs)
         # The module's own functions would make a new coder for each value.
-        self._from_text = json.JSONDecoder(object_hook=self._from_object).decode
+        self._from_text = json.JSONDecoder(object_hook=self._from_object).raw_decode
 
     def register(
         self,
@@ -120,8 +120,19 @@ class Codec:
         return data, self.decode(data) if _TAGGED in data else plain
 
     def decode(self, data: bytes) -> t.Any:
-        """Make a new copy of an encoded value."""
-        return self._from_text(data.decode("utf-8", "surrogatepass"))
+        """Make a new copy of an encoded value.
+
+        :raises ValueError: if it is none
+        """
+        text = data.decode("utf-8", "surrogatepass")
+        value, end = self._from_text(text)
+
+        if end != len(text):
+            raise ValueError(
+                f"There is more after an encoded value: {text[end:]!r:.80}"
+            )
+
+        return value
 
     def _plain(self, value: t.Any) -> t.Any:
         try:

@@ -113,13 +113,17 @@ class Database:
         return cls(make_engine(engine.url, pool=engine.pool.recreate()))
 
     def prepare(
-        self, clause: sa.ClauseElement, many: Statement | None = None
+        self,
+        clause: sa.ClauseElement,
+        many: Statement | None = None,
+        row: type[t.Any] | None = None,
     ) -> Statement:
         """Compile a statement.
 
         :param many: what does it for several sets of values at once
+        :param row: the named tuple that its rows are, else one of its columns
         """
-        return Statement(clause, self.engine, self.vault, many)
+        return Statement(clause, self.engine, self.vault, many, row)
 
     def run(
         self,

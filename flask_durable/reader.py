@@ -102,8 +102,7 @@ class Reader:
 
     def journal(self, execution_id: str) -> list[StepRecord]:
         """Read all steps in the order of their first calls."""
-        rows = self.ask(self.sql.journal, execution_id=execution_id)
-        return [StepRecord(*row) for row in rows]
+        return list(self.ask(self.sql.journal, execution_id=execution_id))
 
     def newest_steps(self, execution_id: str, limit: int) -> list[StepRecord]:
         """Read the newest steps, oldest first, without errors and outputs.

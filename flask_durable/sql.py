@@ -57,6 +57,7 @@ class Statement:
         engine: sa.Engine,
         vault: Vault,
         many: Statement | None = None,
+        row: type[t.Any] | None = None,
     ) -> None:
         compiled = t.cast(
             SQLCompiler,
@@ -81,7 +82,7 @@ class Statement:
         places = [*binds, *constants]
         self._arrange = _picker([places.index(bind) for bind in order])
         self._is_arranged = order == binds
-        self._row: t.Any = None
+        self._make_row: t.Any = row and row._make
         self.many = many
         """Does it for several sets of values at once."""
 
@@ -130,10 +131,10 @@ class Statement:
         :param names: of their columns
         :param given: the statement's values
         """
-        if self._row is None:
-            self._row = row_class(tuple(names))._make
+        if self._make_row is None:
+            self._make_row = row_class(tuple(names))._make
 
-        return self._blobs.open([self._row(row) for row in found], given)
+        return self._blobs.open(list(map(self._make_row, found)), given)
 
 
 class Bound:

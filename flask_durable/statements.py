@@ -10,6 +10,7 @@ from sqlalchemy.dialects import sqlite
 
 from . import history
 from .database import Database
+from .records import StepRecord
 from .sql import db_now
 from .sql import param
 from .step_sql import CLAIMABLE
@@ -108,7 +109,8 @@ class Statements:
         )
         self.step_nonce = prepare(_of_step(s.c.nonce))
         self.step_status = prepare(_of_step(s.c.status))
-        self.journal = prepare(_steps(*JOURNAL).order_by(s.c.position))
+        journal = _steps(*JOURNAL).order_by(s.c.position)
+        self.journal = prepare(journal, row=StepRecord)
         self.newest_steps = prepare(
             _steps()
             .order_by(sa.case((s.c.status.in_(MARKS), 0), else_=1))

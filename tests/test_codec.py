@@ -514,3 +514,9 @@ def test_whatever_is_encoded_is_decoded_to_the_same(value: t.Any) -> None:
     """For values of any shape."""
     assert again(value) == value
     assert kind(again(value)) == kind(value)
+
+
+def test_what_follows_a_value_is_no_part_of_it() -> None:
+    """A journal that was written by hand, say."""
+    with pytest.raises(ValueError, match="more after an encoded value"):
+        Codec().decode(b"1 2")
