@@ -1,6 +1,6 @@
 """All comparisons in one run, as a table and a plot.
 
-``python -m tests.benchmarks [--small] [--plot FILE] [NAME …]``; the plot needs
+``python -m tests.benchmarks [--small] [--save FOLDER] [NAME …]``; the plot needs
 matplotlib, which ``pip install -e '.[benchmark]'`` installs.
 """
 
@@ -17,6 +17,7 @@ from . import journals
 from . import maps
 from . import steps
 from .figures import Comparison
+from .figures import write_table
 
 ALL: dict[str, tuple[cabc.Callable[..., list[Comparison]], tuple[float, ...]]] = {
     "steps": (steps.main, (2, 40)),
@@ -73,12 +74,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
     parser.add_argument("names", nargs="*", default=[])
     parser.add_argument("--small", action="store_true", help="each once, for a test")
-    parser.add_argument("--plot", type=pathlib.Path, help="an .svg file to write")
+    parser.add_argument("--save", type=pathlib.Path, help="where the documents are")
     options = parser.parse_args()
     found = run(options.names or ALL, options.small)
 
-    if options.plot:
-        plot(found, options.plot)
+    if options.save:
+        write_table(found, options.save / "performance.csv")
+        plot(found, options.save / "performance.svg")
 
 
 if __name__ == "__main__":

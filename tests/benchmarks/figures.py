@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import collections.abc as cabc
+import csv
 import dataclasses
+import pathlib
 import statistics
+
+HEADER = ["Measure", "Database", "Ours", "Against", "Ratio (least to most)", "Goal"]
 
 
 def percentile(samples: cabc.Sequence[float], share: float) -> float:
@@ -80,12 +84,50 @@ class Comparison:
             f"{self._verdict()}"
         )
 
+    def row(self) -> list[str]:
+        """Give the cells of a table's row, as :data:`HEADER` names them."""
+        limit = "≥" if self.at_least else "≤"
+        number, _, unit = self.other.partition(" ")
+        # What is not measured against another is so against a unit, such as "1 ms".
+        alone = number.isdigit()
+        goal = "--"
+
+        if self.goal is not None:
+            most = (
+                f"{self.goal * int(number):g} {unit}" if alone else f"{self.goal:.3g}"
+            )
+            goal = f"{limit} {most}, {'yes' if self.is_reached else '**no**'}"
+
+        ours, theirs = map(statistics.median, (self.ours, self.theirs))
+        low, high = min(self.ratios), max(self.ratios)
+        ratio = f"{self.ratio:.2f} ({low:.2f} to {high:.2f})"
+        return [
+            self.measure,
+            self.database,
+            f"{_short(ours)} {self.unit}",
+            "--" if alone else f"{self.other}: {_short(theirs)} {self.unit}",
+            "--" if alone else ratio,
+            goal,
+        ]
+
     def _verdict(self) -> str:
         if self.goal is None:
             return ""
 
         limit = "≥" if self.at_least else "≤"
         return f" {limit} {self.goal:g} {'yes' if self.is_reached else 'NO'}"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def write_table(comparisons: cabc.Iterable[Comparison], path: pathlib.Path) -> None:
+    """Write a table as CSV."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(HEADER)
+        writer.writerows(each.row() for each in comparisons)
 
 
 def shown(comparisons: cabc.Iterable[Comparison]) -> list[Comparison]:

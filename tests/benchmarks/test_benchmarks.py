@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import pytest
 
 from . import __main__ as suite
@@ -9,6 +11,8 @@ from . import console
 from . import recoveries
 from . import volume
 from . import wakeups
+from .figures import Comparison
+from .figures import write_table
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -27,6 +31,25 @@ def test_each_comparison_is_measured(name: str) -> None:
     found = suite.run([name], small=True)
     assert found
     assert all(figure >= 0 for each in found for figure in each.ours + each.theirs)
+
+
+def test_the_table_of_the_documents_is_written(tmp_path: pathlib.Path) -> None:
+    """A row a comparison, against another or against a unit."""
+    write_table(
+        [
+            Comparison(
+                "steps", "SQLite", "the driver", [900, 1100], [2000, 2000], "/s"
+            ),
+            Comparison("more", "SQLite", "1 ms", [2.0], [1.0], "ms", 2.5, False),
+            Comparison("four", "SQLite", "DBOS", [3.0], [2.0], "/s", 5.0),
+        ],
+        tmp_path / "table.csv",
+    )
+    assert (tmp_path / "table.csv").read_text().splitlines()[1:] == [
+        'steps,SQLite,"1,000 /s","the driver: 2,000 /s",0.50 (0.45 to 0.55),--',
+        'more,SQLite,2 ms,--,--,"≤ 2.5 ms, yes"',
+        'four,SQLite,3 /s,DBOS: 2 /s,1.50 (1.50 to 1.50),"≥ 5, **no**"',
+    ]
 
 
 def test_recoveries_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
