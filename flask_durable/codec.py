@@ -109,15 +109,19 @@ class Codec:
         """
         return _to_text(self._plain(value)).encode("utf-8", "surrogatepass")
 
-    def encode_and_copy(self, value: t.Any) -> tuple[bytes, t.Any]:
-        """Encode a value, and give the copy that :meth:`decode` makes of that.
+    def encode_both(self, value: t.Any) -> tuple[bytes, t.Any]:
+        """Encode a value, and give what :meth:`copy` needs beside that.
+
+        No function of a registered type but its ``encode`` is called.
 
         :raises Unencodable: if the value, or one inside it, has no encoding
         """
         plain = self._plain(value)
-        data = _to_text(plain).encode("utf-8", "surrogatepass")
-        # Without a tag, JSON's values are a copy already.
-        return data, self.decode(data) if _TAGGED in data else plain
+        return _to_text(plain).encode("utf-8", "surrogatepass"), plain
+
+    def copy(self, data: bytes, plain: t.Any) -> t.Any:
+        """Give what :meth:`decode` gives; without a tag that was made already."""
+        return self.decode(data) if _TAGGED in data else plain
 
     def decode(self, data: bytes) -> t.Any:
         """Make a new copy of an encoded value.

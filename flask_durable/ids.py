@@ -38,7 +38,8 @@ def new_nonce() -> str:
     It is random by process: to ask the system each time would let go of the
     interpreter, which threads then wait for.
     """
-    return f"{_process}-{next(_numbers):x}"
+    # A server may fork without Python's hooks.
+    return f"{_process}-{os.getpid():x}-{next(_numbers):x}"
 
 
 def idempotency_key(execution: str, step: str) -> str:

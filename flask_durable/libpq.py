@@ -7,27 +7,30 @@ Parameters and rows travel in PostgreSQL's binary formats, as its manual has the
 from __future__ import annotations
 
 import collections.abc as cabc
-import itertools
+import hashlib
+import operator
 import re
 import struct
 import typing as t
 
 import sqlalchemy as sa
 
-from .threads import are_greenlets
-
 TEXT, BINARY = 0, 1
 
 _PLACES = re.compile(r"%\((\w+)\)s|%%")
 _DOUBLE = struct.Struct("!d")
-_numbers = itertools.count(1)
 
 Encode = cabc.Callable[[t.Any], bytes]
 
+
+def _whole(value: t.Any) -> bytes:
+    return b"%d" % operator.index(value)
+
+
 _TYPES: list[tuple[type[sa.types.TypeEngine[t.Any]], int, int, Encode]] = [
     (sa.String, 25, BINARY, str.encode),
-    (sa.BigInteger, 20, TEXT, b"%d".__mod__),
-    (sa.Integer, 23, TEXT, b"%d".__mod__),
+    (sa.BigInteger, 20, TEXT, _whole),
+    (sa.Integer, 23, TEXT, _whole),
     (sa.Float, 701, BINARY, _DOUBLE.pack),
     (sa.LargeBinary, 17, BINARY, bytes),
 ]
@@ -70,8 +73,10 @@ class Message:
         plain = _PLACES.sub(lambda m: places[m[1]] if m[1] else "%", text)
         ways = [_way(type_) for type_ in types.values()]
         self.text = plain.encode()
-        self.key = b"durable_%d" % next(_numbers)
         self.oids = [oid for oid, _, _ in ways]
+        # The same in each process: a pooler may lend one a connection of another.
+        whole = f"{plain} {self.oids}".encode()
+        self.key = b"durable_%s" % hashlib.sha256(whole).hexdigest()[:16].encode()
         self.formats = [how for _, how, _ in ways]
         self._encoders = [encode for _, _, encode in ways]
         self._decoders: list[cabc.Callable[[bytes], t.Any]] | None = None
@@ -116,11 +121,17 @@ def _way(type_: sa.types.TypeEngine[t.Any]) -> tuple[int, int, Encode]:
 class Libpq:
     """A connection by which one thread at a time sends messages.
 
+    It waits as psycopg's cursors do, so that signals are heard meanwhile.
+
     :param driver: psycopg's connection, in autocommit mode
     :param prepared: the keys of statements that this connection has prepared
     """
 
     def __init__(self, driver: t.Any, prepared: set[bytes]) -> None:
+        from psycopg.generators import execute
+
+        self._receive = execute
+        self._driver = driver
         self._connection = driver.pgconn
         self._prepared = prepared
 
@@ -130,32 +141,39 @@ class Libpq:
         :raises psycopg.Error: as a cursor does
         """
         parameters = message.encode(values)
+        connection = self._connection
 
         if message.key not in self._prepared:
-            prepared = self._connection.prepare(message.key, message.text, message.oids)
-            _check(prepared)
+            connection.send_prepare(message.key, message.text, message.oids)
+            self._result()
             self._prepared.add(message.key)
 
-        return _check(
-            self._connection.exec_prepared(
-                message.key, parameters, message.formats, BINARY
-            )
-        )
+        connection.send_query_prepared(message.key, parameters, message.formats, BINARY)
+        return self._result()
+
+    def _result(self) -> t.Any:
+        (result,) = self._driver.wait(self._receive(self._connection))
+        return _check(result)
 
 
 def libpq_of(connection: sa.Connection) -> Libpq | None:
     """Give the direct way to a server by a connection, if there is one.
 
-    Under gevent, psycopg's cursors let others run while they wait. A pooler that keeps
-    no prepared statements is told of by ``prepare_threshold``.
+    A pooler that keeps no prepared statements is told of by ``prepare_threshold``.
+    Connections and cursors of another class may want to see what is sent.
     """
     driver: t.Any = connection.connection.dbapi_connection
 
+    if getattr(driver, "pgconn", None) is None:
+        return None
+
+    import psycopg
+
     if (
-        getattr(driver, "pgconn", None) is None
+        type(driver) is not psycopg.Connection
+        or driver.cursor_factory is not psycopg.Cursor
         or driver.prepare_threshold is None
         or driver.info.encoding != "utf-8"
-        or are_greenlets()
     ):
         return None
 

@@ -191,7 +191,7 @@ class StepTries:
 
     def _completed(self, value: t.Any) -> t.Any:
         try:
-            output, copy = self._encode(value)
+            output, plain = self._encode(value)
         except OutputProblem as problem:
             self._output_error(problem)
 
@@ -199,15 +199,16 @@ class StepTries:
         failure = self._failure and self._timed(self._failure, "")
         error = failure.encode() if failure else None
         self._record("completed", output=output, error=error)
-        return copy
+        # Only now: what an app's own decoder raises must not undo the step.
+        return self.attempt.state.codec.copy(output, plain)
 
     def _encode(self, value: t.Any) -> tuple[bytes, t.Any]:
-        """Encode what the function returned, and give what a replay would give.
+        """Encode what the function returned, and give what its copy is made of.
 
         :raises OutputProblem: if that can't be, or is too big
         """
         try:
-            output, copy = self.attempt.state.codec.encode_and_copy(value)
+            output, plain = self.attempt.state.codec.encode_both(value)
         except Unencodable as error:
             raise OutputProblem(error.advice) from None
         except (ValueError, RecursionError) as error:
@@ -223,7 +224,7 @@ class StepTries:
             limit = config.max_journal_bytes
             raise OutputProblem(_too_big(len(output), "MAX_JOURNAL_BYTES", limit))
 
-        return output, copy
+        return output, plain
 
     def _failed(self, error: Exception) -> None:
         """Return if it is time for the next try."""

@@ -72,6 +72,13 @@ def again(value: t.Any) -> t.Any:
     return codec.decode(codec.encode(value))
 
 
+def encode_and_copy(value: t.Any) -> tuple[bytes, t.Any]:
+    """Give a value's encoding, and the copy that a view gets in its first attempt."""
+    codec = Codec()
+    data, plain = codec.encode_both(value)
+    return data, codec.copy(data, plain)
+
+
 def kind(value: t.Any) -> t.Any:
     """Give a value with the types of all that is in it, in an order of its own."""
     name = type(value).__name__
@@ -97,7 +104,7 @@ def kind(value: t.Any) -> t.Any:
 def test_the_copy_is_what_is_decoded_later(inner: str, outer: str) -> None:
     """A view sees in its first attempt what it sees in a replay."""
     value = CONTAINERS[outer]((SCALARS | OTHERS)[inner])
-    data, copy = Codec().encode_and_copy(value)
+    data, copy = encode_and_copy(value)
     assert data == Codec().encode(value)
     assert kind(copy) == kind(value)
 
@@ -106,7 +113,7 @@ def test_the_copy_shares_nothing_with_the_value() -> None:
     """Who changes the one does not change the other, at any depth."""
     inner = {"seats": [1, 2]}
     value = {"first": inner, "second": inner}
-    _, copy = Codec().encode_and_copy(value)
+    _, copy = encode_and_copy(value)
     copy["first"]["seats"].append(3)
     inner["seats"].clear()
     assert copy == {"first": {"seats": [1, 2, 3]}, "second": {"seats": [1, 2]}}
@@ -115,14 +122,14 @@ def test_the_copy_shares_nothing_with_the_value() -> None:
 @pytest.mark.parametrize("text", ['{"!tuple":[]}', "\ud83d\ude00", "\ud83d", "{"])
 def test_a_text_is_its_own_copy(text: str) -> None:
     """Whatever it looks like."""
-    data, copy = Codec().encode_and_copy([text])
+    data, copy = encode_and_copy([text])
     assert copy == [text] == Codec().decode(data)
 
 
 def test_the_copy_of_a_subclass_is_of_the_base() -> None:
     """As after a replay."""
     value = collections.Counter("a")
-    data, copy = Codec().encode_and_copy(value)
+    data, copy = encode_and_copy(value)
     assert type(copy) is dict
     assert copy == Codec().decode(data)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections.abc as cabc
 import math
+import os
+import signal
 import threading
 import typing as t
 
@@ -11,7 +13,6 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from flask_durable import libpq as module
 from flask_durable.database import Database
 from flask_durable.libpq import libpq_of
 from flask_durable.libpq import Message
@@ -88,6 +89,7 @@ def test_no_number_stays_none(database: Database, connection: sa.Connection) -> 
         ("text", 7, TypeError),
         ("integer", 2**31, psycopg.DataError),
         ("integer", "7", TypeError),
+        ("integer", 1.9, TypeError),
     ],
 )
 def test_what_the_database_does_not_take_is_refused(
@@ -202,12 +204,53 @@ def test_some_connections_keep_to_cursors(postgres_url: str, query: str) -> None
     database.close()
 
 
-def test_greenlets_keep_to_cursors(
-    connection: sa.Connection, monkeypatch: pytest.MonkeyPatch
+def test_who_traces_by_a_cursor_sees_all(postgres_url: str) -> None:
+    """As tools do that give the driver a class of their own."""
+
+    class Traced(psycopg.Cursor[t.Any]):
+        pass
+
+    engine = sa.create_engine(postgres_url, connect_args={"cursor_factory": Traced})
+    database = Database.beside(engine)
+
+    with database.connect() as connection:
+        assert libpq_of(connection) is None
+
+    database.close()
+
+
+class Interrupted(BaseException):
+    """What a signal's handler raises."""
+
+
+def test_a_signal_is_heard_while_a_statement_waits(
+    database: Database, connection: sa.Connection
 ) -> None:
-    """Others run while they wait."""
-    monkeypatch.setattr(module, "are_greenlets", lambda: True)
-    assert libpq_of(connection) is None
+    """As for a server's lock, or one that does not answer."""
+
+    def interrupt(number: int, frame: object) -> t.NoReturn:
+        raise Interrupted
+
+    waits = sa.func.pg_advisory_lock(param("key", sa.BigInteger()))
+    lock = database.prepare(sa.select(sa.literal(1)).where(waits.is_not(None)))
+    link = libpq_of(connection)
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1))
+
+    try:
+        with database.connect() as other:
+            other.exec_driver_sql("SELECT pg_advisory_lock(7)")
+            timer.start()
+
+            with pytest.raises(Interrupted):
+                lock.bind({"key": 7}).run(connection, link)
+
+            other.exec_driver_sql("SELECT pg_advisory_unlock(7)")
+    finally:
+        timer.join()
+        signal.signal(signal.SIGUSR1, before)
+
+    connection.invalidate()
 
 
 def test_sqlite_has_none(sqlite_url: str) -> None:
