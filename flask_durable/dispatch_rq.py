@@ -90,7 +90,11 @@ class RqHands:
         self._away = False
 
     def free(self) -> int:
-        """Tell how many more jobs may wait; none while Redis is away."""
+        """Tell how many more jobs may wait; none while Redis is away.
+
+        Until half of them are done there are none either: to take executions one by
+        one costs a commit each.
+        """
         try:
             free = MAX_QUEUED - len(self._queue)
         except redis.RedisError as error:
@@ -102,7 +106,7 @@ class RqHands:
 
         self._away = False
         self.pause = RqHands.pause
-        return free
+        return free if free >= MAX_QUEUED // 2 else 0
 
     def send(self, due: Due) -> None:
         """Queue an execution; what can't be queued is sent again in a while."""

@@ -173,6 +173,22 @@ def test_no_more_is_queued_than_may_wait(
     assert [job.args[0] for job in line.jobs()] == ids[1:4]
 
 
+def test_a_full_queue_is_filled_again_when_half_of_it_is_done(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One by one, each would cost a commit."""
+    monkeypatch.setattr(module, "MAX_QUEUED", 4)
+    ids = [line.begin() for _ in range(6)]
+    line.drive.advance(61)
+    line.look()
+    line.jobs()[0].delete()
+    assert line.look() == RqHands.pause
+    assert [job.args[0] for job in line.jobs()] == ids[1:4]
+    line.jobs()[0].delete()
+    line.look()
+    assert [job.args[0] for job in line.jobs()] == ids[2:]
+
+
 def test_the_queue_has_the_name_that_is_set(app: Flask) -> None:
     """So that apps don't take each other's jobs."""
     app.config["DURABLE_QUEUE"] = "trips"
