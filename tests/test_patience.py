@@ -30,6 +30,8 @@ from .driving import ThreadedClient
 from .processes import wait_until
 from .test_budget import counted
 
+Later = cabc.Callable[[], threading.Thread]
+
 
 @pytest.fixture
 def places(monkeypatch: pytest.MonkeyPatch) -> Watchers:
@@ -59,7 +61,7 @@ def client(app: Flask, durable: FlaskDurable, places: Watchers) -> FlaskClient:
 
 
 @pytest.fixture
-def later(drive: Drive) -> cabc.Iterator[cabc.Callable[[], None]]:
+def later(drive: Drive) -> cabc.Iterator[Later]:
     """Give what lets ten minutes pass and replays, as soon as somebody waits."""
     running: list[threading.Thread] = []
 
@@ -68,9 +70,10 @@ def later(drive: Drive) -> cabc.Iterator[cabc.Callable[[], None]]:
         drive.advance(601)
         drive.run_due()
 
-    def begin() -> None:
+    def begin() -> threading.Thread:
         running.append(threading.Thread(target=wake))
         running[-1].start()
+        return running[-1]
 
     yield begin
 
@@ -101,9 +104,7 @@ def test_preferences_are_read_as_the_rfc_says(
     assert read_preferences(header) == found
 
 
-def test_who_waits_gets_the_final_response(
-    client: FlaskClient, later: cabc.Callable[[], None]
-) -> None:
+def test_who_waits_gets_the_final_response(client: FlaskClient, later: Later) -> None:
     """In the answer to the first request."""
     later()
     answer = client.post("/work", headers=prefer("wait=60"))
@@ -159,9 +160,7 @@ def test_the_setting_limits_the_wait(app: Flask, places: Watchers) -> None:
     app.extensions["durable"].close()
 
 
-def test_the_response_may_be_waited_for(
-    client: FlaskClient, later: cabc.Callable[[], None]
-) -> None:
+def test_the_response_may_be_waited_for(client: FlaskClient, later: Later) -> None:
     """By ?wait=, for those who can't send a header."""
     url = (client.post("/work").json or {})["response_url"]
     later()
@@ -171,7 +170,7 @@ def test_the_response_may_be_waited_for(
 
 
 def test_the_response_may_be_waited_for_by_a_header(
-    client: FlaskClient, later: cabc.Callable[[], None]
+    client: FlaskClient, later: Later
 ) -> None:
     """Which the answer says."""
     url = (client.post("/work").json or {})["response_url"]
@@ -210,14 +209,14 @@ def test_respond_async_is_answered_at_once(client: FlaskClient, drive: Drive) ->
     assert drive.status(answer)["attempt"] == 1
 
 
-def test_respond_async_may_wait(
-    client: FlaskClient, later: cabc.Callable[[], None]
-) -> None:
+def test_respond_async_may_wait(client: FlaskClient, later: Later) -> None:
     """For the final response, or a promise in the end."""
-    later()
+    replays = later()
     answer = client.post("/quick", headers=prefer("respond-async, wait=20"))
     assert (answer.status_code, answer.text) == (201, "quick")
     assert answer.headers["Preference-Applied"] == "respond-async, wait=20"
+    # It looks once more for what is due, and would find the next one.
+    replays.join()
     answer = client.post("/quick", headers=prefer("respond-async, wait=0.1"))
     assert answer.status_code == 202
 
@@ -266,7 +265,7 @@ def test_respond_async_says_if_the_outcome_is_unknown(
 
 
 def test_the_same_request_may_wait_for_the_first(
-    client: FlaskClient, later: cabc.Callable[[], None]
+    client: FlaskClient, later: Later
 ) -> None:
     """It gets the stored response."""
     key = {"Idempotency-Key": "k"}
@@ -307,7 +306,7 @@ def test_the_pauses_grow() -> None:
 
 def test_an_end_in_this_process_is_told_at_once(
     client: FlaskClient,
-    later: cabc.Callable[[], None],
+    later: Later,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nobody has to look for it."""
