@@ -118,7 +118,8 @@ def check_secret_key(app: Flask) -> None:
 def _keys(app: Flask) -> tuple[t.Any, ...]:
     """List the keys, oldest first, as itsdangerous wants them."""
     check_secret_key(app)
-    keys = *reversed(app.config.get("SECRET_KEY_FALLBACKS") or []), app.secret_key
+    older: list[t.Any] = app.config.get("SECRET_KEY_FALLBACKS") or []
+    keys: list[t.Any] = [*reversed(older), app.secret_key]
     return tuple(key if isinstance(key, str) else bytes(key) for key in keys)
 
 

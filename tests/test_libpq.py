@@ -12,6 +12,7 @@ import typing as t
 import psycopg
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event
 
 from flask_durable.database import Database
 from flask_durable.libpq import libpq_of
@@ -129,7 +130,7 @@ def test_a_statement_without_rows_tells_how_many_it_wrote(
 
     bound = update.bind({"by": "ada", "id": 2})
     assert bound.run(connection, link) == bound.run(connection) == [(), ()]
-    sa.event.listen(database.engine, "before_cursor_execute", lambda *args: None)
+    event.listen(database.engine, "before_cursor_execute", lambda *args: None)
     assert bound.run(connection, link) == [(), ()]
     assert update.bind({"by": "ada", "id": 0}).run(connection) == []
 

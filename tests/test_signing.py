@@ -39,6 +39,13 @@ def turn(monkeypatch: pytest.MonkeyPatch) -> cabc.Callable[[float], None]:
     return lambda seconds: monkeypatch.setattr(clock, "now", lambda: start + seconds)
 
 
+def test_a_key_may_be_bytes_of_any_kind() -> None:
+    """Some apps have it so."""
+    other = make_app(None)
+    other.config["SECRET_KEY"] = bytearray(b"key")
+    assert read_link(other, sign_link(make_app(), ID)) == ID
+
+
 def test_a_link_names_its_execution() -> None:
     """Whoever made it."""
     assert read_link(make_app(), sign_link(make_app(), ID)) == ID
