@@ -88,7 +88,7 @@ class Attempt:
 
     def now(self) -> float:
         """Give the database's time, as far as it passed since the attempt began."""
-        return self._clock_offset + clock.boottime()
+        return self.at(clock.boottime())
 
     def at(self, boottime: float) -> float:
         """Give the database's time at a time of the boot clock."""

@@ -258,7 +258,7 @@ def capture_response(
 
     ``Set-Cookie`` is left out, ``Location`` is made absolute.
 
-    :param url: gives the request's URL; to make it costs as much as all the rest
+    :param url: gives the request's URL, which is made only if it is needed
     :param limit: most bytes of a body; of a bigger one the rest stays unread
     """
     body = _buffer(response, limit)

@@ -125,7 +125,7 @@ class FileLock:
 
 
 class _Turn:
-    """Holds a lock for the length of a block; a generator would cost as much more."""
+    """Holds a lock for the length of a block; a generator would cost more."""
 
     __slots__ = ("_has_it", "_lock", "_timeout")
 

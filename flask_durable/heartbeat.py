@@ -107,8 +107,7 @@ class Heartbeat:
         """Begin to renew a lease: the row says that we have it."""
         lease.held = True
 
-        # One that looks often comes by soon: to wake it for each request costs more
-        # than all else that is done here.
+        # One that looks often comes by soon; woken, it would compete with the request.
         if self._resting:
             self._wake()
 

@@ -1,4 +1,4 @@
-"""Statements that libpq is given directly: psycopg's cursors cost twice as much.
+"""Statements that libpq is given directly: psycopg's cursors cost more.
 
 Parameters and rows travel in PostgreSQL's binary formats, as its manual has them in
 "Extended Query"; see psycopg's documentation of its module ``pq``.
@@ -181,7 +181,7 @@ def libpq_of(connection: sa.Connection) -> Libpq | None:
 
 
 def _check(result: t.Any) -> t.Any:
-    # The statuses of a command, and of one that gives rows.
+    # libpq's PGRES_COMMAND_OK and PGRES_TUPLES_OK.
     if result.status not in (1, 2):
         raise _error(result)
 

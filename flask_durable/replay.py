@@ -192,7 +192,7 @@ def _refuse(state: State, execution_id: str, attempt: int, answer: Answer) -> st
     )
     logger.error("Execution %s failed: %s", execution_id, error)
     limit = state.config.max_response_bytes
-    record = capture_response(answer.response, str, limit)
+    record = capture_response(answer.response, lambda: "", limit)
     failure = Failure.of(error).encode()
     state.upkeep.refuse(execution_id, attempt - 1, record, failure)
     return "is failed"

@@ -133,14 +133,14 @@ def _serializer(app: Flask, purpose: str) -> URLSafeSerializer:
 
 @functools.lru_cache
 def _signer_of(keys: tuple[t.Any, ...], purpose: str) -> Signer:
-    return Signer(list(keys), **_options(purpose))
+    return Signer(keys, **_options(purpose))
 
 
 @functools.lru_cache
 def _serializer_of(keys: tuple[t.Any, ...], purpose: str) -> URLSafeSerializer:
     options = _options(purpose)
     salt = options.pop("salt")
-    return URLSafeSerializer(list(keys), salt=salt, signer_kwargs=options)
+    return URLSafeSerializer(keys, salt=salt, signer_kwargs=options)
 
 
 def _options(purpose: str) -> dict[str, t.Any]:

@@ -119,8 +119,11 @@ class Statement:
     def parameters(self, values: Values) -> t.Any:
         """Give what the driver takes for values as they are stored."""
         arranged = self.arrange(values)
-        named = zip(self._order, arranged, strict=True)
-        return dict(named) if self._by_name else arranged
+
+        if not self._by_name:
+            return arranged
+
+        return dict(zip(self._order, arranged, strict=True))
 
     def rows(
         self, found: cabc.Iterable[t.Any], names: cabc.Iterable[str], given: Values

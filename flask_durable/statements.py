@@ -95,7 +95,7 @@ class Statements:
         self.start = prepare(_start(insert))
         self.claim = prepare(_claim())
         many = None if database.sqlite else prepare(record_all(insert))
-        self.record = prepare(record(insert, unasked()), many)
+        self.record = prepare(record(insert, unasked(mine())), many)
         self.record_and_ask = prepare(record_and_ask(insert))
         self.mark = prepare(record(insert, _suspended_now()))
         self.mark_running = prepare(mark_running(insert))

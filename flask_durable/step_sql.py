@@ -38,16 +38,20 @@ def column_param(column: sa.Column[t.Any]) -> sa.ColumnElement[t.Any]:
 
 def mine() -> sa.ColumnElement[bool]:
     """The fence: this attempt still is the execution's running one."""
+    return _runs(param("execution_id", sa.Text()), param("attempt", sa.Integer()))
+
+
+def unasked(fence: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """The same, of an attempt that was not asked to end."""
+    return sa.and_(fence, e.c.cancel_requested == sa.literal_column("0"))
+
+
+def _runs(
+    execution_id: sa.ColumnElement[str], attempt: sa.ColumnElement[int]
+) -> sa.ColumnElement[bool]:
     return sa.and_(
-        e.c.id == param("execution_id", sa.Text()),
-        e.c.attempt == param("attempt", sa.Integer()),
-        e.c.status == RUNNING,
+        e.c.id == execution_id, e.c.attempt == attempt, e.c.status == RUNNING
     )
-
-
-def unasked() -> sa.ColumnElement[bool]:
-    """The fence of an attempt that was not asked to end."""
-    return sa.and_(mine(), e.c.cancel_requested == sa.literal_column("0"))
 
 
 def record(insert: t.Any, fence: sa.ColumnElement[bool]) -> t.Any:
@@ -55,7 +59,7 @@ def record(insert: t.Any, fence: sa.ColumnElement[bool]) -> t.Any:
 
     ``FOR SHARE`` makes a claim that is committing and this write wait for each
     other; without it a stale attempt's outcome can land after the claim. It gives no
-    row: that would cost as much as the write.
+    row, which would cost time at each step.
     """
     source = sa.select(e.c.id, e.c.attempt, *map(column_param, GIVEN)).where(fence)
     return _over_marks(insert, source.with_for_update(read=True))
@@ -86,12 +90,7 @@ def record_all(insert: t.Any) -> t.Any:
     ]
     source = (
         sa.select(e.c.id, e.c.attempt, *values)
-        .where(
-            e.c.id == line.execution_id,
-            e.c.attempt == line.attempt,
-            e.c.status == RUNNING,
-            e.c.cancel_requested == sa.literal_column("0"),
-        )
+        .where(unasked(_runs(line.execution_id, line.attempt)))
         .order_by(e.c.id)
         .with_for_update(read=True, of=e)
     )

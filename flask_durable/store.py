@@ -60,16 +60,12 @@ class Store(Beginner):
         if written and written[0]:
             return False
 
+        def wrote(connection: sa.Connection) -> bool:
+            return self._wrote_step(connection, execution_id, step.id, nonce)
+
         # It was asked to end, another attempt took over, or the database is away.
-        rows: Rows = []
-
-        def work(connection: sa.Connection) -> bool:
-            nonlocal rows
-            rows = self.sql.record_and_ask(connection, **values)
-            written = bool(rows)
-            return written or self._wrote_step(connection, execution_id, step.id, nonce)
-
-        self._fenced(work, execution_id, attempt)
+        bound = self.sql.record_and_ask.bind(values)
+        rows = self._commit_alone(execution_id, attempt, wrote, bound)
         return bool(rows and rows[0][0])
 
     def transact(
@@ -274,6 +270,16 @@ class Store(Beginner):
         if written and written[0]:
             return written[0]
 
+        return self._commit_alone(execution_id, attempt, wrote, *bounds)
+
+    def _commit_alone(
+        self,
+        execution_id: str,
+        attempt: int,
+        wrote: cabc.Callable[[sa.Connection], bool],
+        *bounds: Bound,
+    ) -> Rows:
+        """The same without others, and as long as the database is away."""
         found: Rows = []
 
         def work(connection: sa.Connection) -> bool:
