@@ -14,6 +14,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from flask_durable import FlaskDurable
+from flask_durable.database import Database
 
 from . import servers
 from .driving import Drive
@@ -85,6 +86,14 @@ def database_url(request: pytest.FixtureRequest) -> str:
     fixture = {"sqlite": "sqlite_url", "postgresql": "postgres_url"}[request.param]
     url: str = request.getfixturevalue(fixture)
     return url
+
+
+@pytest.fixture
+def database(database_url: str) -> cabc.Iterator[Database]:
+    """Open an empty database of each kind."""
+    database = Database.open(database_url)
+    yield database
+    database.close()
 
 
 @pytest.fixture

@@ -30,14 +30,6 @@ ASKED = sa.select(param("a", sa.Text()), param("b", sa.Integer()))
 
 
 @pytest.fixture
-def database(database_url: str) -> cabc.Iterator[Database]:
-    """Open a database of each kind."""
-    database = Database.open(database_url)
-    yield database
-    database.close()
-
-
-@pytest.fixture
 def file(sqlite_url: str) -> cabc.Iterator[Database]:
     """Open a SQLite file."""
     database = Database.open(sqlite_url)

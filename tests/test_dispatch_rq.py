@@ -158,14 +158,22 @@ def test_each_dispatch_has_a_job_of_its_own(line: Line) -> None:
     assert [job.id for job in line.jobs()] == [f"{id}-2-{n}" for n in (1, 2, 3)]
 
 
+def fill(
+    line: Line, monkeypatch: pytest.MonkeyPatch, most: int, count: int
+) -> list[str]:
+    """Have more executions due than jobs may wait, and look once."""
+    monkeypatch.setattr(module, "MAX_QUEUED", most)
+    ids = [line.begin() for _ in range(count)]
+    line.drive.advance(61)
+    assert line.look() == RqHands.pause
+    return ids
+
+
 def test_no_more_is_queued_than_may_wait(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rest waits in the journal, where nothing is lost."""
-    monkeypatch.setattr(module, "MAX_QUEUED", 3)
-    ids = [line.begin() for _ in range(5)]
-    line.drive.advance(61)
-    assert line.look() == RqHands.pause
+    ids = fill(line, monkeypatch, 3, 5)
     assert [job.args[0] for job in line.jobs()] == ids[:3]
     assert line.hands.free() == 0
     line.jobs()[0].delete()
@@ -177,10 +185,7 @@ def test_a_full_queue_is_filled_again_when_half_of_it_is_done(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One by one, each would cost a commit."""
-    monkeypatch.setattr(module, "MAX_QUEUED", 4)
-    ids = [line.begin() for _ in range(6)]
-    line.drive.advance(61)
-    line.look()
+    ids = fill(line, monkeypatch, 4, 6)
     line.jobs()[0].delete()
     assert line.look() == RqHands.pause
     assert [job.args[0] for job in line.jobs()] == ids[1:4]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import pathlib
 import subprocess
 import sys
 import time
+import typing as t
 import uuid
 
 import pytest
@@ -13,6 +14,8 @@ import pytest
 from flask_durable.ids import idempotency_key
 from flask_durable.ids import new_id
 from flask_durable.ids import new_nonce
+
+from .crash_lab import in_child
 
 
 def test_an_id_is_a_uuid_of_version_7() -> None:
@@ -50,22 +53,14 @@ def test_nonces_differ() -> None:
     assert len({*made, other}) == 1001
 
 
-def test_nonces_of_a_forked_child_differ() -> None:
+def test_nonces_of_a_forked_child_differ(tmp_path: pathlib.Path) -> None:
     """It has the parent's count, but another beginning."""
-    reads, writes = os.pipe()
-
-    if os.fork() == 0:
-        os.write(writes, new_nonce().encode())
-        os._exit(0)
-
-    os.close(writes)
-
-    with open(reads, "rb") as pipe:
-        child = pipe.read().decode()
-
-    os.wait()
-    assert child
-    assert child.split("-")[0] != new_nonce().split("-")[0]
+    file = tmp_path / "nonce"
+    assert in_child(lambda: t.cast(None, file.write_text(new_nonce()))) == 0
+    process, pid, _ = file.read_text().split("-")
+    mine = new_nonce().split("-")
+    assert process != mine[0]
+    assert pid != mine[1]
 
 
 def test_a_steps_key_is_the_same_each_time() -> None:

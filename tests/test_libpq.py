@@ -31,11 +31,9 @@ VALUES: dict[str, tuple[sa.types.TypeEngine[t.Any], list[t.Any]]] = {
 
 
 @pytest.fixture
-def database(postgres_url: str) -> cabc.Iterator[Database]:
-    """Open a database."""
-    database = Database.open(postgres_url)
-    yield database
-    database.close()
+def database_url(postgres_url: str) -> str:
+    """Have PostgreSQL alone."""
+    return postgres_url
 
 
 @pytest.fixture
@@ -49,7 +47,8 @@ def echo(database: Database) -> Statement:
     """Give a statement whose row is its values, some of them twice."""
     given = [param(name, type_).label(name) for name, (type_, _) in VALUES.items()]
     one = sa.literal(1).label("one")
-    return database.prepare(sa.select(*given, given[0].label("again"), one))
+    more = [sa.true(), sa.cast(1, sa.SmallInteger()), sa.cast("x", sa.String(1))]
+    return database.prepare(sa.select(*given, given[0].label("again"), one, *more))
 
 
 def kinds(row: t.Any) -> list[tuple[type, str]]:

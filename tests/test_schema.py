@@ -35,14 +35,6 @@ ROUNDS = 3
 barriers: list[threading.Barrier] = []
 
 
-@pytest.fixture
-def database(database_url: str) -> cabc.Iterator[Database]:
-    """Open an empty database."""
-    database = Database.open(database_url)
-    yield database
-    database.close()
-
-
 def tables(database: Database) -> set[str]:
     """Name the tables that are there."""
     return set(database.run(lambda c: sa.inspect(c).get_table_names()))

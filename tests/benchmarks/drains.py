@@ -25,6 +25,7 @@ from .. import servers
 from ..integration.sites import Journal
 from ..processes import Gunicorn
 from ..processes import ROOT
+from ..processes import wait_until
 from ..processes import Worker
 from .asleep import send
 from .databases import database
@@ -63,13 +64,9 @@ def drain(url: str, redis_url: str, folder: pathlib.Path, count: int) -> float:
 
     with Worker(APP, folder, processes=PROCESSES, env=env):
         # To look often, or at whole rows, would take the workers' time.
-        deadline = time.monotonic() + 120
-
-        while len(ends := ended(journal)) < count:
-            assert time.monotonic() < deadline, f"{len(ends)} of {count} have ended"
-            time.sleep(PAUSE)
-
-        return rate(ends)
+        what = "all executions have ended"
+        wait_until(lambda: len(ended(journal)) == count, 120, what, PAUSE)
+        return rate(ended(journal))
 
 
 def ended(journal: Journal) -> list[float]:

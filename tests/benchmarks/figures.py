@@ -74,6 +74,11 @@ class Comparison:
         ratio = max(self.ratio, 0.001)
         return ratio / self.goal if self.at_least else self.goal / ratio
 
+    @property
+    def sign(self) -> str:
+        """Give the goal's sign."""
+        return "≥" if self.at_least else "≤"
+
     def __str__(self) -> str:
         low, high = min(self.ratios), max(self.ratios)
         return (
@@ -86,7 +91,6 @@ class Comparison:
 
     def row(self) -> list[str]:
         """Give the cells of a table's row, as :data:`HEADER` names them."""
-        limit = "≥" if self.at_least else "≤"
         number, _, unit = self.other.partition(" ")
         # What is not measured against another is so against a unit, such as "1 ms".
         alone = number.isdigit()
@@ -96,7 +100,7 @@ class Comparison:
             most = (
                 f"{self.goal * int(number):g} {unit}" if alone else f"{self.goal:.3g}"
             )
-            goal = f"{limit} {most}, {'yes' if self.is_reached else '**no**'}"
+            goal = f"{self.sign} {most}, {'yes' if self.is_reached else '**no**'}"
 
         ours, theirs = map(statistics.median, (self.ours, self.theirs))
         low, high = min(self.ratios), max(self.ratios)
@@ -114,8 +118,7 @@ class Comparison:
         if self.goal is None:
             return ""
 
-        limit = "≥" if self.at_least else "≤"
-        return f" {limit} {self.goal:g} {'yes' if self.is_reached else 'NO'}"
+        return f" {self.sign} {self.goal:g} {'yes' if self.is_reached else 'NO'}"
 
 
 def _short(value: float) -> str:
