@@ -107,8 +107,10 @@ class World:
     # What the outside knows.
 
     def note(self, name: str, text: str = "") -> None:
-        """Keep something outside of the journal."""
-        (self.folder / f"{name}.note").write_text(text)
+        """Keep something outside of the journal; another process reads all of it."""
+        draft = self.folder / f"{name}.{os.getpid()}.draft"
+        draft.write_text(text)
+        draft.replace(self.folder / f"{name}.note")
 
     def read(self, name: str) -> str | None:
         """Read what was kept, if it was."""
