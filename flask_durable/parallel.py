@@ -10,8 +10,10 @@ import itertools
 import threading
 import typing as t
 
-from flask import copy_current_request_context
+from flask import current_app
 from flask import request
+from flask.ctx import AppContext
+from flask.globals import app_ctx
 
 from .attempt import current_scope
 from .attempt import Scope
@@ -133,33 +135,36 @@ def _start_helpers(work: Branch, count: int) -> list[threading.Thread]:
 
 
 class Isolation:
-    """Runs each branch in a copy of the request's context, with a new ``g``.
+    """Runs each branch with an app context of its own, and so with a new ``g``.
 
-    Flask's own contexts are left out of the copied variables: a context that
-    is found active would be shared, and with it the session of an ORM.
+    The request's context is that of the view. Its teardown functions come at its end;
+    those of an app context, with which an ORM closes its session, with the branch.
     """
 
     def __init__(self) -> None:
-        self._whole = contextvars.copy_context()
-        self._bare = contextvars.Context()
-
-        for variable, value in self._whole.items():
-            if type(value).__module__ != "flask.ctx":
-                self._bare.run(variable.set, value)
+        self._variables = contextvars.copy_context()
 
     def run(self, branch: Branch, scope: Scope) -> Ran:
         """Run a branch, in any thread."""
-
-        def call() -> t.Any:
-            current_scope.set(scope)
-            return resolve(branch())
-
         try:
-            # Made only now: each keeps much in memory.
-            copied = self._whole.copy().run(copy_current_request_context, call)
-            return Ran(self._bare.copy().run(copied))
+            return Ran(self._variables.copy().run(_run_alone, branch, scope))
         except BaseException as error:
             return Ran(error=error)
+
+
+def _run_alone(branch: Branch, scope: Scope) -> t.Any:
+    current_scope.set(scope)
+
+    with _own_context():
+        return resolve(branch())
+
+
+def _own_context() -> AppContext:
+    # Later versions of Flask have one context for both.
+    if hasattr(AppContext, "copy"):
+        return t.cast(t.Any, app_ctx)._get_current_object().copy()
+
+    return current_app.app_context()
 
 
 def _leave_if_not_done(

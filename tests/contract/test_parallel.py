@@ -11,11 +11,13 @@ import typing as t
 
 import pytest
 from flask import abort
+from flask import after_this_request
 from flask import current_app
 from flask import Flask
 from flask import g
 from flask import jsonify
 from flask import request
+from flask import Response
 from flask import url_for
 from flask.testing import FlaskClient
 from flask.typing import ResponseReturnValue
@@ -489,6 +491,33 @@ def test_the_app_context_of_a_branch_is_torn_down(
         return sorted(filter(None, closed))
 
     assert client.post("/work").json == ["a", "b"]
+
+
+def test_the_request_of_a_branch_is_torn_down_once(
+    app: Flask, durable: FlaskDurable, client: FlaskClient
+) -> None:
+    """It is the view's: what follows it sees what branches left for it."""
+    seen: list[str] = []
+
+    @app.teardown_request
+    def close(_: BaseException | None) -> None:
+        seen.append("torn down")
+
+    def branch() -> None:
+        @after_this_request
+        def mark(response: Response) -> Response:
+            seen.append("after")
+            return response
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> str:
+        step.parallel(branch, lambda: step.parallel(branch))
+        seen.append("view")
+        return "done"
+
+    assert client.post("/work").text == "done"
+    assert seen == ["view", "after", "after", "torn down"]
 
 
 def test_each_branch_has_its_own_session_of_flask_sqlalchemy(
