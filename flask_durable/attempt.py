@@ -26,6 +26,7 @@ from .heartbeat import Lease
 from .ids import idempotency_key
 from .names import Names
 from .records import Execution
+from .records import OUTCOMES
 from .records import StepRecord
 from .records import Wait
 from .retry import Retry
@@ -88,7 +89,7 @@ class Attempt:
 
     def now(self) -> float:
         """Give the database's time, as far as it passed since the attempt began."""
-        return self.at(clock.boottime())
+        return self._clock_offset + clock.boottime()
 
     def at(self, boottime: float) -> float:
         """Give the database's time at a time of the boot clock."""
@@ -141,7 +142,7 @@ class Attempt:
         self.steps[step.id] = step
         self._bytes += len(step.output or b"")
 
-        if not step.is_outcome:
+        if step.status not in OUTCOMES:
             return
 
         self.state.notices.step_ended(self.execution, step)
@@ -238,9 +239,10 @@ class Scope:
         if step is not None:
             self._check_replay(step, kind)
 
-        if step is None or not step.is_outcome:
-            self.attempt.check_deadline(name)
+            if step.status in OUTCOMES:
+                return step
 
+        self.attempt.check_deadline(name)
         return step
 
     def name(self, step_id: str) -> str:

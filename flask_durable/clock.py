@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import time
 
 
@@ -18,9 +19,8 @@ def now() -> float:
     return time.time()
 
 
-def boottime() -> float:
-    """Give seconds that never jump and go on while the machine sleeps."""
-    return time.clock_gettime(_BOOT_CLOCK)
+boottime = functools.partial(time.clock_gettime, _BOOT_CLOCK)
+"""Give seconds that never jump and go on while the machine sleeps."""
 
 
 def sleep(seconds: float) -> None:

@@ -153,7 +153,9 @@ class Codec:
             return value
 
         if cls is list:
-            return [self._to_json(item) for item in value]
+            return [
+                item if type(item) in _PLAIN else self._to_json(item) for item in value
+            ]
 
         if cls is dict:
             return self._encode_dict(value)
@@ -166,11 +168,14 @@ class Codec:
     def _encode_dict(self, value: dict[t.Any, t.Any]) -> t.Any:
         tagged = len(value) == 1 and str(next(iter(value))).startswith("!")
 
-        if tagged or not all(type(key) is str for key in value):
+        if tagged or not _STRINGS.issuperset(map(type, value)):
             pairs = [[self._to_json(k), self._to_json(v)] for k, v in value.items()]
             return {"!dict": pairs}
 
-        return {key: self._to_json(item) for key, item in value.items()}
+        return {
+            key: item if type(item) in _PLAIN else self._to_json(item)
+            for key, item in value.items()
+        }
 
     def _from_object(self, value: dict[str, t.Any]) -> t.Any:
         if len(value) != 1:
@@ -237,6 +242,7 @@ _BASES: dict[type, cabc.Callable[[t.Any], t.Any]] = {
     float: float.__float__,
 }
 _PLAIN = frozenset({type(None), bool, int, float, str})
+_STRINGS = frozenset({str})
 
 _TAGS: dict[type, Tag] = {
     tuple: Tag("!tuple", list, tuple),

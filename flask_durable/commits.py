@@ -102,14 +102,20 @@ class Commits:
         write = Write(key, bounds)
 
         try:
-            self._take_part(write)
+            self._queue_up(write)
+
+            if write.turn is not None and not write.turn.acquire(timeout=PATIENCE):
+                self._give_up(write)
+
+            if write.lane is not None:
+                self._lead(write, write.lane)
         except BaseException:
             self._leave(write)
             raise
 
         return write.rows
 
-    def _take_part(self, write: Write) -> None:
+    def _queue_up(self, write: Write) -> None:
         with self._lock:
             # A small pool has no connection to keep.
             if self._closed or not self._lanes:
@@ -121,12 +127,6 @@ class Commits:
                 write.turn = threading.Lock()
                 write.turn.acquire()
                 self._waiting.append(write)
-
-        if write.turn is not None and not write.turn.acquire(timeout=PATIENCE):
-            self._give_up(write)
-
-        if write.lane is not None:
-            self._lead(write, write.lane)
 
     def _give_up(self, write: Write) -> None:
         """Leave a thread alone that writes for too long, as to a stopped process."""
@@ -202,7 +202,7 @@ class Commits:
         found: list[list[Rows]] | None = None
 
         try:
-            found = self._run(lane, connection, [write.bounds for write in batch])
+            found = self._run(lane, connection, batch)
         except BaseException as error:
             self._database.invalidate(connection, error)
             self._database.note_outage(error)
@@ -237,21 +237,25 @@ class Commits:
         return lane.connection
 
     def _run(
-        self, lane: Lane, connection: sa.Connection, batch: list[tuple[Bound, ...]]
+        self, lane: Lane, connection: sa.Connection, batch: list[Write]
     ) -> list[list[Rows]]:
         link = lane.link
 
-        if len(batch) == 1 and len(batch[0]) == 1:
-            return [[batch[0][0].run(connection, link)]]
+        if len(batch) == 1 and len(batch[0].bounds) == 1:
+            return [[batch[0].bounds[0].run(connection, link)]]
+
+        bounds = [write.bounds for write in batch]
 
         if is_observed(connection.engine) or not self._pipelines:
             with self._database.together(connection):
-                return [[bound.run(connection, link) for bound in one] for one in batch]
+                return [
+                    [bound.run(connection, link) for bound in one] for one in bounds
+                ]
 
-        if all(map(can_join, batch)):
-            return run_joined(connection, link, batch)
+        if all(map(can_join, bounds)):
+            return run_joined(connection, link, bounds)
 
-        return run_pipelined(connection, batch)
+        return run_pipelined(connection, bounds)
 
     def close(self) -> None:
         """Close the connections, now or after the writes under way."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import collections.abc as cabc
 import hashlib
-import operator
 import re
 import struct
 import typing as t
 
 import sqlalchemy as sa
 
-TEXT, BINARY = 0, 1
+BINARY = 1
+"""The number of the binary formats."""
 
 _PLACES = re.compile(r"%\((\w+)\)s|%%")
 _DOUBLE = struct.Struct("!d")
@@ -23,19 +23,15 @@ _DOUBLE = struct.Struct("!d")
 Encode = cabc.Callable[[t.Any], bytes]
 
 
-def _whole(value: t.Any) -> bytes:
-    return b"%d" % operator.index(value)
-
-
-_TYPES: list[tuple[type[sa.types.TypeEngine[t.Any]], int, int, Encode]] = [
-    (sa.String, 25, BINARY, str.encode),
-    (sa.BigInteger, 20, TEXT, _whole),
-    (sa.Integer, 23, TEXT, _whole),
-    (sa.Float, 701, BINARY, _DOUBLE.pack),
-    (sa.LargeBinary, 17, BINARY, bytes),
+_TYPES: list[tuple[type[sa.types.TypeEngine[t.Any]], int, Encode]] = [
+    (sa.String, 25, str.encode),
+    (sa.BigInteger, 20, struct.Struct("!q").pack),
+    (sa.Integer, 23, struct.Struct("!i").pack),
+    (sa.Float, 701, _DOUBLE.pack),
+    (sa.LargeBinary, 17, bytes),
 ]
-"""How values are sent by their column's type: the server's number of that, a format,
-and what encodes them. A text with a zero byte is refused by the server."""
+"""How values are sent by their column's type: the server's number of that, and what
+encodes them. A text with a zero byte is refused by the server."""
 
 
 def _integer(data: bytes) -> int:
@@ -73,20 +69,28 @@ class Message:
         plain = _PLACES.sub(lambda m: places[m[1]] if m[1] else "%", text)
         ways = [_way(type_) for type_ in types.values()]
         self.text = plain.encode()
-        self.oids = [oid for oid, _, _ in ways]
+        self.oids = [oid for oid, _ in ways]
         # The same in each process: a pooler may lend one a connection of another.
         whole = f"{plain} {self.oids}".encode()
         self.key = b"durable_%s" % hashlib.sha256(whole).hexdigest()[:16].encode()
-        self.formats = [how for _, how, _ in ways]
-        self._encoders = [encode for _, _, encode in ways]
+        self.formats = [BINARY] * len(ways)
+        self._encoders = [encode for _, encode in ways]
         self._decoders: list[cabc.Callable[[bytes], t.Any]] | None = None
 
     def encode(self, values: cabc.Iterable[t.Any]) -> list[bytes | None]:
-        """Give the bytes of parameters in their order."""
-        return [
-            None if value is None else encode(value)
-            for encode, value in zip(self._encoders, values, strict=True)
-        ]
+        """Give the bytes of parameters in their order.
+
+        :raises psycopg.DataError: if one of them is no value of its type
+        """
+        try:
+            return [
+                None if value is None else encode(value)
+                for encode, value in zip(self._encoders, values, strict=True)
+            ]
+        except struct.error as error:
+            from psycopg import DataError
+
+            raise DataError(f"A parameter can't be sent: {error}.") from None
 
     def columns(self, result: t.Any) -> cabc.Iterator[str]:
         """Name the columns of a result."""
@@ -110,10 +114,10 @@ class Message:
         ]
 
 
-def _way(type_: sa.types.TypeEngine[t.Any]) -> tuple[int, int, Encode]:
-    for cls, oid, how, encode in _TYPES:
+def _way(type_: sa.types.TypeEngine[t.Any]) -> tuple[int, Encode]:
+    for cls, oid, encode in _TYPES:
         if isinstance(type_, cls):
-            return oid, how, encode
+            return oid, encode
 
     raise TypeError(f"There is no way to send {type_!r}.")
 
@@ -128,9 +132,9 @@ class Libpq:
     """
 
     def __init__(self, driver: t.Any, prepared: set[bytes]) -> None:
-        from psycopg.generators import execute
+        from psycopg import generators
 
-        self._receive = execute
+        self._send_on, self._receive = generators.execute, generators.fetch_many
         self._driver = driver
         self._connection = driver.pgconn
         self._prepared = prepared
@@ -152,8 +156,16 @@ class Libpq:
         return self._result()
 
     def _result(self) -> t.Any:
-        (result,) = self._driver.wait(self._receive(self._connection))
-        return _check(result)
+        connection = self._connection
+        # What is sent at once needs not be waited for.
+        receive = self._send_on if connection.flush() else self._receive
+        (result,) = self._driver.wait(receive(connection))
+
+        # libpq's PGRES_COMMAND_OK and PGRES_TUPLES_OK.
+        if result.status not in (1, 2):
+            raise _error(result)
+
+        return result
 
 
 def libpq_of(connection: sa.Connection) -> Libpq | None:
@@ -178,14 +190,6 @@ def libpq_of(connection: sa.Connection) -> Libpq | None:
         return None
 
     return Libpq(driver, connection.info.setdefault("flask_durable.prepared", set()))
-
-
-def _check(result: t.Any) -> t.Any:
-    # libpq's PGRES_COMMAND_OK and PGRES_TUPLES_OK.
-    if result.status not in (1, 2):
-        raise _error(result)
-
-    return result
 
 
 def _error(result: t.Any) -> Exception:

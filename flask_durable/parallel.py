@@ -162,7 +162,7 @@ def _run_alone(branch: Branch, scope: Scope) -> t.Any:
 def _own_context() -> AppContext:
     # Later versions of Flask have one context for both.
     if hasattr(AppContext, "copy"):
-        return t.cast(t.Any, app_ctx)._get_current_object().copy()
+        return t.cast(AppContext, t.cast(t.Any, app_ctx)._get_current_object().copy())
 
     return current_app.app_context()
 

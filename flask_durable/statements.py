@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections.abc as cabc
+import functools
 import typing as t
 
 import sqlalchemy as sa
@@ -11,8 +13,10 @@ from sqlalchemy.dialects import sqlite
 from . import history
 from .database import Database
 from .records import StepRecord
+from .sql import Bound
 from .sql import db_now
 from .sql import param
+from .sql import Values
 from .step_sql import CLAIMABLE
 from .step_sql import column_param
 from .step_sql import constant
@@ -137,6 +141,14 @@ class Statements:
         request = (e.c.request, e.c.secrets, e.c.body, e.c.digest, e.c.identity)
         self.outgoing = prepare(_by_id(*head, e.c.ready_at, *request))
         self.response = prepare(_by_id(e.c.response, e.c.response_body))
+
+    @functools.cached_property
+    def bind_record(self) -> cabc.Callable[[Values], Bound]:
+        """Gives ``record`` its values: a step's, an execution's id, its attempt and a
+        nonce."""
+        return self.record.binder(
+            (*StepRecord._fields, "execution_id", "attempt", "nonce")
+        )
 
 
 def _by_id(*columns: sa.ColumnElement[t.Any]) -> Select:

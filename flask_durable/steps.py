@@ -88,8 +88,7 @@ class Steps:
         """
         check_id(id)
         check_function(id, fn, "run")
-        scope = get_scope()
-        return self._run(scope, id, functools.partial(fn, *args, **kwargs))
+        return self._run(get_scope(), id, functools.partial(fn, *args, **kwargs))
 
     def _run(self, scope: Scope, id: str, call: cabc.Callable[[], t.Any]) -> t.Any:
         retry = self._retry or scope.attempt.retry

@@ -50,12 +50,9 @@ class Store(Beginner):
         :raises LeaseLostError: if another attempt took over
         :raises JournalLostError: if the database stays away
         """
-        values = step._asdict()
-        values["execution_id"] = execution_id
-        values["attempt"] = attempt
-        values["nonce"] = nonce = new_nonce()
-
-        written = self.commits.write(execution_id, self.sql.record.bind(values))
+        nonce = new_nonce()
+        bound = self.sql.bind_record((*step, execution_id, attempt, nonce))
+        written = self.commits.write(execution_id, bound)
 
         if written and written[0]:
             return False
@@ -64,7 +61,8 @@ class Store(Beginner):
             return self._wrote_step(connection, execution_id, step.id, nonce)
 
         # It was asked to end, another attempt took over, or the database is away.
-        bound = self.sql.record_and_ask.bind(values)
+        key = {"execution_id": execution_id, "attempt": attempt, "nonce": nonce}
+        bound = self.sql.record_and_ask.bind(step._asdict() | key)
         rows = self._commit_alone(execution_id, attempt, wrote, bound)
         return bool(rows and rows[0][0])
 

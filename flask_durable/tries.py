@@ -111,7 +111,8 @@ class StepTries:
             started_at=found.started_at if found else self.attempt.now(),
         )
         self.wake_at = found.wake_at if found else None
-        self._begun = 0.0
+        self._began = 0.0
+        """When its last try began, by the boot clock."""
         self._failure = Failure.decode(found.error) if found and found.error else None
 
     def mark_start(self, found: StepRecord | None) -> None:
@@ -158,8 +159,7 @@ class StepTries:
         attempt, step = self.attempt, self.step
         lease = attempt.lease
         attempt.ensure_lease()
-        began = clock.boottime()
-        self._begun = attempt.at(began)
+        self._began = began = clock.boottime()
         token = running_step.set(RunningStep(attempt.id, step.id, step.tries))
         lease.tries[step.id] = began, step
 
@@ -198,9 +198,17 @@ class StepTries:
         # What failed before is kept: whoever looks at the step wants to know.
         failure = self._failure and self._timed(self._failure, "")
         error = failure.encode() if failure else None
-        self._record("completed", output=output, error=error)
+        attempt = self.attempt
+        attempt.record(
+            self.step._replace(
+                status="completed",
+                finished_at=attempt.now(),
+                output=output,
+                error=error,
+            )
+        )
         # Only now: what an app's own decoder raises must not undo the step.
-        return self.attempt.state.codec.copy(output, plain)
+        return attempt.state.codec.copy(output, plain)
 
     def _encode(self, value: t.Any) -> tuple[bytes, t.Any]:
         """Encode what the function returned, and give what its copy is made of.
@@ -216,13 +224,14 @@ class StepTries:
             raise OutputProblem(reason) from None
 
         config = self.attempt.state.config
+        size = len(output)
 
-        if len(output) > (limit := config.max_output_bytes):
-            raise OutputProblem(_too_big(len(output), "MAX_OUTPUT_BYTES", limit))
+        if size > (limit := config.max_output_bytes):
+            raise OutputProblem(_too_big(size, "MAX_OUTPUT_BYTES", limit))
 
-        if len(output) > self.attempt.room():
+        if size > self.attempt.room():
             limit = config.max_journal_bytes
-            raise OutputProblem(_too_big(len(output), "MAX_JOURNAL_BYTES", limit))
+            raise OutputProblem(_too_big(size, "MAX_JOURNAL_BYTES", limit))
 
         return output, plain
 
@@ -304,7 +313,7 @@ class StepTries:
 
     def _timed(self, failure: Failure, why: str) -> Failure:
         since = self.step.started_at
-        begun = max(self._begun, since) - since
+        begun = max(self.attempt.at(self._began), since) - since
         ended = self.attempt.now() - since
         return failure.after(self._failure, begun, ended, why)
 

@@ -25,6 +25,12 @@ class FakeStatement:
         """Give the statement its values."""
         return FakeBound(self, self.make(values))
 
+    def binder(
+        self, names: cabc.Sequence[str]
+    ) -> cabc.Callable[[tuple[t.Any, ...]], FakeBound]:
+        """Give what binds values that come in this order."""
+        return lambda values: self.bind(dict(zip(names, values, strict=True)))
+
     def __call__(self, connection: sa.Connection, **values: t.Any) -> t.Any:
         """Run it at once."""
         return self.make(values)(connection)
@@ -51,4 +57,13 @@ def replace(
 ) -> None:
     """Put a stand-in in a statement's place, and of what is tried after it."""
     for each in (name, "record_and_ask") if name == "record" else (name,):
-        monkeypatch.setattr(sql, each, fake)
+        put(monkeypatch, sql, each, fake)
+
+
+def put(
+    monkeypatch: pytest.MonkeyPatch, sql: object, name: str, fake: FakeStatement
+) -> None:
+    """Put a stand-in in the place of one statement."""
+    monkeypatch.setattr(sql, name, fake)
+    # What was made of the statement is made again, of this one.
+    monkeypatch.delitem(vars(sql), "bind_record", raising=False)

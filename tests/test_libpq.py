@@ -88,8 +88,8 @@ def test_no_number_stays_none(database: Database, connection: sa.Connection) -> 
         ("text", "\ud800", UnicodeEncodeError),
         ("text", 7, TypeError),
         ("integer", 2**31, psycopg.DataError),
-        ("integer", "7", TypeError),
-        ("integer", 1.9, TypeError),
+        ("integer", "7", psycopg.DataError),
+        ("integer", 1.9, psycopg.DataError),
     ],
 )
 def test_what_the_database_does_not_take_is_refused(

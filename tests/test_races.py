@@ -21,6 +21,7 @@ from flask_durable.store import Store
 from flask_durable.upkeep import Upkeep
 
 from .fakes import FakeStatement
+from .fakes import put
 from .processes import wait_until
 
 REQUEST = RequestRecord(b"{}", None, b"", "digest")
@@ -211,4 +212,4 @@ def breaks_once(store: Store, monkeypatch: pytest.MonkeyPatch, name: str) -> Non
 
         return run
 
-    monkeypatch.setattr(store.sql, name, FakeStatement(make))
+    put(monkeypatch, store.sql, name, FakeStatement(make))
