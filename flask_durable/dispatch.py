@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc as cabc
 import typing as t
 
 from .records import Due
@@ -36,5 +37,5 @@ class Hands(t.Protocol):
         """Tell how many executions can be taken now."""
         ...
 
-    def send(self, due: Due) -> None:
-        """Take an execution and have it replayed."""
+    def send(self, found: cabc.Sequence[Due]) -> None:
+        """Take executions and have them replayed."""

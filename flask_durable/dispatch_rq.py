@@ -7,6 +7,7 @@ is named in jobs on their way, so its import path is a wire format.
 
 from __future__ import annotations
 
+import collections.abc as cabc
 import functools
 import logging
 import os
@@ -18,6 +19,7 @@ from flask import Flask
 from flask.cli import ScriptInfo
 from rq import Queue
 from rq.job import Job
+from rq.queue import EnqueueData
 from rq.serializers import JSONSerializer
 
 from . import clock
@@ -108,25 +110,13 @@ class RqHands:
         self.pause = RqHands.pause
         return free if free >= MAX_QUEUED // 2 else 0
 
-    def send(self, due: Due) -> None:
-        """Queue an execution; what can't be queued is sent again in a while."""
-        if self._away:
+    def send(self, found: cabc.Sequence[Due]) -> None:
+        """Queue executions; what can't be queued is sent again in a while."""
+        if not found or self._away:
             return
 
-        attempt = due.attempt + 1
-
         try:
-            self._queue.enqueue_call(
-                JOB,
-                args=(due.id, attempt),
-                # Each dispatch has another: the hash of an old one may still live.
-                job_id=f"{due.id}-{attempt}-{due.looks}",
-                description=f"attempt {attempt} of execution {due.id}",
-                # A time-out's exception would look like an error of a step.
-                timeout=-1,
-                result_ttl=RESULT_TTL,
-                failure_ttl=FAILURE_TTL,
-            )
+            self._queue.enqueue_many(map(_job, found))
         except redis.RedisError as error:
             self._note_outage(error)
 
@@ -139,6 +129,21 @@ class RqHands:
 
         self._away = True
         self.pause = 1.0
+
+
+def _job(due: Due) -> EnqueueData:
+    attempt = due.attempt + 1
+    return Queue.prepare_data(
+        JOB,
+        args=(due.id, attempt),
+        # Each dispatch has another: the hash of an old one may still live.
+        job_id=f"{due.id}-{attempt}-{due.looks}",
+        description=f"attempt {attempt} of execution {due.id}",
+        # A time-out's exception would look like an error of a step.
+        timeout=-1,
+        result_ttl=RESULT_TTL,
+        failure_ttl=FAILURE_TTL,
+    )
 
 
 class RqDispatcher:

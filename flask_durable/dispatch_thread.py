@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc as cabc
 import logging
 import queue
 import threading
@@ -45,15 +46,16 @@ class ThreadDispatcher:
         """Tell how many threads have nothing to do."""
         return self._threads - len(self._in_hand)
 
-    def send(self, due: Due) -> None:
-        """Have a thread replay an execution."""
-        with self._lock:
-            if due.id in self._in_hand:
-                return
+    def send(self, found: cabc.Sequence[Due]) -> None:
+        """Have threads replay executions."""
+        for due in found:
+            with self._lock:
+                if due.id in self._in_hand:
+                    continue
 
-            self._in_hand.add(due.id)
+                self._in_hand.add(due.id)
 
-        self._queue.put(due)
+            self._queue.put(due)
 
     def wake(self, delay: float) -> None:
         """Hear that an execution becomes due."""

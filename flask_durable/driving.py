@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections.abc as cabc
+
 import sqlalchemy as sa
 from flask import Flask
 
@@ -30,10 +32,11 @@ class Driver:
         """Take one at a time."""
         return 1
 
-    def send(self, due: Due) -> None:
+    def send(self, found: cabc.Sequence[Due]) -> None:
         """Replay now, through WSGI."""
-        self.sent += 1
-        replay(self._app, due.id, due.attempt + 1, in_process=True)
+        for due in found:
+            self.sent += 1
+            replay(self._app, due.id, due.attempt + 1, in_process=True)
 
     def run_due(self) -> int:
         """Replay what is due until nothing is, and give how many replays.

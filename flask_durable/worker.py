@@ -5,6 +5,7 @@ With Redis it is an RQ worker with a sweeper; without, an embedded dispatcher.
 
 from __future__ import annotations
 
+import collections.abc as cabc
 import logging
 import os
 import secrets
@@ -12,26 +13,24 @@ import signal
 import socket
 import time
 import types
-import typing as t
 
 import redis
 from flask import Flask
-from rq import SimpleWorker
 from rq.exceptions import StopRequested
-from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from .dispatch_rq import connect
 from .dispatch_rq import durable_queue
-from .dispatch_rq import JOB
 from .dispatch_rq import NoDispatcher
-from .dispatch_rq import replay_execution
 from .dispatch_rq import RqDispatcher
 from .dispatch_rq import RqHands
 from .dispatch_thread import ThreadDispatcher
 from .records import Due
 from .replay import replay
-from .sending import let_go
+from .rq_worker import Quiet
+from .rq_worker import ReplayJob
+from .rq_worker import ReplayWorker
+from .rq_worker import WORKER_TTL
 from .state import opened_state
 from .state import State
 from .supervisor import Stop
@@ -40,115 +39,11 @@ from .sweeper import Sweeper
 
 logger = logging.getLogger(__name__)
 
-WORKER_TTL = 60
-"""Seconds after which Redis forgets a worker that is heard of no more."""
-
 REDIS_PAUSE = 1.0
 """Seconds until a worker that lost Redis begins anew."""
 
 REDIS_TIMEOUT = 5.0
 """Seconds to wait for a connection to Redis."""
-
-QUIET = 10.0
-"""Seconds without a word of RQ's about Redis after the last one."""
-
-
-class ForeignJobError(Exception):
-    """A job of the queue asks for something else than a replay."""
-
-
-class ReplayJob(Job):
-    """A job that can do nothing but replay an execution.
-
-    Whoever can write to Redis can name any function, callback or webhook.
-    """
-
-    @property
-    def success_callback(self) -> None:
-        """Nothing to call."""
-
-    @property
-    def failure_callback(self) -> None:
-        """Nothing to call."""
-
-    @property
-    def stopped_callback(self) -> None:
-        """Nothing to call."""
-
-    def perform(self) -> t.Any:
-        """Replay the execution.
-
-        :raises ForeignJobError: if it is another job
-        """
-        if self.func_name != JOB or self.instance is not None or self.kwargs:
-            raise ForeignJobError(
-                f"Job {self.id} asks for {self.func_name}, and this worker replays"
-                " executions only: give other jobs a queue of their own."
-            )
-
-        return replay_execution(*self.args)
-
-    def send_webhooks(self, *args: t.Any, **kwargs: t.Any) -> None:
-        """Send nothing."""
-
-
-class ReplayWorker(SimpleWorker):
-    """An RQ worker that replays executions without a fork for each.
-
-    Signals are not RQ's matter here: its handlers talk to Redis, and an error of
-    Redis would come up in the middle of a user's step. Nor does it take commands by
-    Redis.
-    """
-
-    job_class = ReplayJob
-    log_result_lifespan = False
-    max_connection_wait_time = 2.0
-
-    def __init__(self, stop: Stop, *args: t.Any, **kwargs: t.Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._stop = stop
-        self._waits = False
-
-    def stop(self) -> None:
-        """End after the job in hand, in a signal's handler.
-
-        A view that a server runs is let go.
-        """
-        if self._waits:
-            raise StopRequested
-
-        let_go()
-
-    def check_for_suspension(self, burst: bool) -> None:
-        """Wait while ``rq suspend`` holds the workers, before each job.
-
-        :raises StopRequested: if the process was asked to end
-        """
-        if self._stop.asked:
-            raise StopRequested
-
-        t.cast(t.Any, super()).check_for_suspension(burst)
-
-    def dequeue_job_and_maintain_ttl(self, *args: t.Any, **kwargs: t.Any) -> t.Any:
-        """Wait for a job; only this may be broken off."""
-        self._waits = True
-
-        try:
-            if self._stop.asked:
-                raise StopRequested
-
-            return super().dequeue_job_and_maintain_ttl(*args, **kwargs)
-        finally:
-            self._waits = False
-
-    def _install_signal_handlers(self) -> None:
-        """Leave signals to the process."""
-
-    def subscribe(self) -> None:
-        """Take no commands."""
-
-    def unsubscribe(self) -> None:
-        """There is nothing to end."""
 
 
 def run_child(app: Flask, burst: bool) -> None:
@@ -214,7 +109,7 @@ class _Rq(_Child):
 
     def run(self) -> None:
         """Work until asked to end, or until nothing is due."""
-        logging.getLogger("rq.worker").addFilter(_Quiet())
+        logging.getLogger("rq.worker").addFilter(Quiet())
 
         with self.app.app_context():
             if self.burst:
@@ -273,20 +168,6 @@ class _Rq(_Child):
         )
 
 
-class _Quiet(logging.Filter):
-    """Lets RQ speak of a Redis that is away once, not at each try."""
-
-    _last = 0.0
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether to log a record."""
-        if "could not connect to Redis" not in str(record.msg):
-            return True
-
-        before, self._last = self._last, time.monotonic()
-        return self._last - before > QUIET
-
-
 class _CallerHands:
     """Replays in the calling thread."""
 
@@ -301,11 +182,12 @@ class _CallerHands:
         """Take one at a time."""
         return 1
 
-    def send(self, due: Due) -> None:
+    def send(self, found: cabc.Sequence[Due]) -> None:
         """Replay now."""
-        attempt = due.attempt + 1
-        outcome = replay(self._app, due.id, attempt)
-        logger.info("Attempt %d of execution %s: it %s.", attempt, due.id, outcome)
+        for due in found:
+            attempt = due.attempt + 1
+            outcome = replay(self._app, due.id, attempt)
+            logger.info("Attempt %d of execution %s: it %s.", attempt, due.id, outcome)
 
 
 class _Embedded(_Child):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc as cabc
 import typing as t
 
 from flask import Flask
@@ -29,10 +30,11 @@ class ThreadedClient(FlaskClient):
 class CallerHands(Driver):
     """Replays in the calling thread, over HTTP where the app's settings say so."""
 
-    def send(self, due: Due) -> None:
+    def send(self, found: cabc.Sequence[Due]) -> None:
         """Replay now."""
-        self.sent += 1
-        replay(self._app, due.id, due.attempt + 1)
+        for due in found:
+            self.sent += 1
+            replay(self._app, due.id, due.attempt + 1)
 
 
 class Drive:

@@ -99,9 +99,9 @@ def test_a_thread_takes_one_at_a_time(
 ) -> None:
     """There are as many free hands as threads with nothing to do."""
     assert dispatcher.free() == 2
-    dispatcher.send(due("a"))
+    dispatcher.send([due("a")])
     assert dispatcher.free() == 1
-    dispatcher.send(due("b"))
+    dispatcher.send([due("b")])
     assert dispatcher.free() == 0
     wait_until(lambda: sorted(replays.begun) == ["a", "b"])
     replays.go_on.release(2)
@@ -114,7 +114,7 @@ def test_a_free_thread_has_the_sweeper_look(
     """What was left for want of hands is taken now."""
     woken = threading.Event()
     monkeypatch.setattr(dispatcher._sweeper, "wake", lambda delay: woken.set())
-    dispatcher.send(due("a"))
+    dispatcher.send([due("a")])
     assert not woken.is_set()
     replays.go_on.release()
     assert woken.wait(10)
@@ -131,8 +131,7 @@ def test_an_error_in_a_replay_costs_no_thread(
     replays.errors += [error] * 4
     replays.go_on.release(6)
 
-    for name in "abcdef":
-        dispatcher.send(due(name))
+    dispatcher.send(list(map(due, "abcdef")))
 
     wait_until(lambda: sorted(replays.ended) == list("abcdef"))
     wait_until(lambda: dispatcher.free() == 2)
@@ -144,7 +143,7 @@ def test_a_stop_waits_for_what_is_in_hand(
     dispatcher: ThreadDispatcher, replays: Replays
 ) -> None:
     """A replay that ends within the grace is not cut off."""
-    dispatcher.send(due("a"))
+    dispatcher.send([due("a")])
     wait_until(lambda: replays.begun)
     threading.Timer(0.1, replays.go_on.release).start()
     dispatcher.stop(10)
@@ -156,7 +155,7 @@ def test_a_stop_waits_no_longer_than_its_grace(
     dispatcher: ThreadDispatcher, replays: Replays
 ) -> None:
     """A view that hangs does not hold up the end of the process."""
-    dispatcher.send(due("a"))
+    dispatcher.send([due("a")])
     wait_until(lambda: replays.begun)
     began = time.monotonic()
     dispatcher.stop(0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc as cabc
 import types
 import typing as t
 
@@ -227,9 +228,9 @@ class Hands:
         """Take anything."""
         return 9
 
-    def send(self, due: Due) -> None:
-        """Take one."""
-        self.sent.append(due)
+    def send(self, found: cabc.Sequence[Due]) -> None:
+        """Take some."""
+        self.sent += found
 
 
 @pytest.fixture

@@ -46,9 +46,9 @@ class Hands:
         """Tell how many more are taken."""
         return self.places - len(self.sent)
 
-    def send(self, due: Due) -> None:
-        """Take one."""
-        self.sent.append(due)
+    def send(self, found: cabc.Sequence[Due]) -> None:
+        """Take some."""
+        self.sent += found
 
 
 class Bench:

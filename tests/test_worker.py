@@ -18,22 +18,25 @@ import rq
 import sqlalchemy as sa
 from flask import Flask
 from redis import Redis as RedisClient
+from redis.connection import AbstractConnection
 from rq import Queue
 from rq.serializers import JSONSerializer
 
 from flask_durable import FlaskDurable
+from flask_durable import rq_worker
 from flask_durable import step
 from flask_durable.dispatch_rq import connect
 from flask_durable.dispatch_rq import durable_queue
 from flask_durable.dispatch_rq import JOB
+from flask_durable.ids import new_id
 from flask_durable.replay import replay
+from flask_durable.rq_worker import ForeignJobError
+from flask_durable.rq_worker import ReplayJob
+from flask_durable.rq_worker import ReplayWorker
 from flask_durable.supervisor import Stop
 from flask_durable.tables import executions
 from flask_durable.tables import leaders
 from flask_durable.tables import steps
-from flask_durable.worker import ForeignJobError
-from flask_durable.worker import ReplayJob
-from flask_durable.worker import ReplayWorker
 
 from . import servers
 from .driving import Drive
@@ -296,6 +299,60 @@ def test_a_worker_takes_no_commands(workplace: Workplace) -> None:
     )
     made.work(burst=True, logging_level="CRITICAL")
     assert made.pubsub is None and made.pubsub_thread is None
+
+
+TRIPS = 8
+"""To Redis and back for a job: taking it, reading it, four notes, two for those that
+wait for it. RQ by itself goes about twenty times."""
+
+
+def test_a_job_costs_few_trips_to_redis(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sign of life is due now and then, not four times with each job."""
+    trips = 0
+    send = AbstractConnection.send_packed_command
+
+    def count(*args: t.Any, **options: t.Any) -> None:
+        nonlocal trips
+        trips += 1
+        t.cast(t.Any, send)(*args, **options)
+
+    monkeypatch.setattr(AbstractConnection, "send_packed_command", count)
+
+    def work(jobs: int) -> int:
+        for number in range(jobs):
+            workplace.push(f"job-{number}", data=data(args=[new_id(), 2]))
+
+        before = trips
+        workplace.work()
+        return trips - before
+
+    assert (work(30) - work(10)) / 20 <= TRIPS
+
+
+def test_a_worker_gives_signs_of_life(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where there is nothing to do; what it does is said when it changes."""
+    monkeypatch.setattr(rq_worker, "BEAT_PAUSE", 0.0)
+    connection = workplace.queue.connection
+    made = ReplayWorker(
+        Stop(), [workplace.queue], connection=connection, serializer=JSONSerializer
+    )
+    t.cast(t.Any, made).register_birth()
+    connection.hdel(made.key, "last_heartbeat")
+    connection.persist(made.key)
+    made.heartbeat()
+    assert connection.hexists(made.key, "last_heartbeat")
+    assert 0 < connection.ttl(made.key) <= made.worker_ttl + 60
+    made.set_state("busy")
+    assert connection.hget(made.key, "state") == b"busy"
+    connection.hset(made.key, "state", "read")
+    made.set_state("busy")
+    assert connection.hget(made.key, "state") == b"read"
+    made.set_state("idle")
+    assert connection.hget(made.key, "state") == b"idle"
 
 
 # A poisoned database

@@ -1,0 +1,163 @@
+"""The RQ worker, which replays executions and does nothing else."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import typing as t
+
+from rq import SimpleWorker
+from rq.exceptions import StopRequested
+from rq.job import Job
+
+from .dispatch_rq import JOB
+from .dispatch_rq import replay_execution
+from .sending import let_go
+from .supervisor import Stop
+
+WORKER_TTL = 60
+"""Seconds after which Redis forgets a worker that is heard of no more."""
+
+BEAT_PAUSE = 5.0
+"""Seconds between two signs of life; RQ would give four with each job."""
+
+SUSPENSION_PAUSE = 1.0
+"""Seconds between two looks whether ``rq suspend`` holds the workers."""
+
+QUIET = 10.0
+"""Seconds without a word of RQ's about Redis after the last one."""
+
+
+class ForeignJobError(Exception):
+    """A job of the queue asks for something else than a replay."""
+
+
+class ReplayJob(Job):
+    """A job that can do nothing but replay an execution.
+
+    Whoever can write to Redis can name any function, callback or webhook.
+    """
+
+    @property
+    def success_callback(self) -> None:
+        """Nothing to call."""
+
+    @property
+    def failure_callback(self) -> None:
+        """Nothing to call."""
+
+    @property
+    def stopped_callback(self) -> None:
+        """Nothing to call."""
+
+    def perform(self) -> t.Any:
+        """Replay the execution.
+
+        :raises ForeignJobError: if it is another job
+        """
+        if self.func_name != JOB or self.instance is not None or self.kwargs:
+            raise ForeignJobError(
+                f"Job {self.id} asks for {self.func_name}, and this worker replays"
+                " executions only: give other jobs a queue of their own."
+            )
+
+        return replay_execution(*self.args)
+
+    def send_webhooks(self, *args: t.Any, **kwargs: t.Any) -> None:
+        """Send nothing."""
+
+
+class ReplayWorker(SimpleWorker):
+    """An RQ worker that replays executions without a fork for each.
+
+    Signals are not RQ's matter here: its handlers talk to Redis, and an error of
+    Redis would come up in the middle of a user's step. Nor does it take commands by
+    Redis.
+    """
+
+    job_class = ReplayJob
+    log_result_lifespan = False
+    max_connection_wait_time = 2.0
+
+    def __init__(self, stop: Stop, *args: t.Any, **kwargs: t.Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._stop = stop
+        self._waits = False
+        self._beat_at = self._looked_at = -math.inf
+
+    def stop(self) -> None:
+        """End after the job in hand, in a signal's handler.
+
+        A view that a server runs is let go.
+        """
+        if self._waits:
+            raise StopRequested
+
+        let_go()
+
+    def check_for_suspension(self, burst: bool) -> None:
+        """Wait while ``rq suspend`` holds the workers.
+
+        :raises StopRequested: if the process was asked to end
+        """
+        if self._stop.asked:
+            raise StopRequested
+
+        if time.monotonic() - self._looked_at >= SUSPENSION_PAUSE:
+            t.cast(t.Any, super()).check_for_suspension(burst)
+            self._looked_at = time.monotonic()
+
+    def heartbeat(self, timeout: int | None = None, pipeline: t.Any = None) -> None:
+        """Give a sign of life, if the last one is a while ago.
+
+        Where it goes with what else Redis is told, it costs nothing.
+        """
+        if pipeline is not None:
+            super().heartbeat(timeout, pipeline)
+        elif time.monotonic() - self._beat_at >= BEAT_PAUSE:
+            with self.connection.pipeline(transaction=False) as several:
+                super().heartbeat(timeout, several)
+                several.execute()
+
+            self._beat_at = time.monotonic()
+
+    def set_state(self, state: str, pipeline: t.Any = None) -> None:
+        """Say what it does, if that is news."""
+        if pipeline is not None or state != self.get_state():
+            super().set_state(state, pipeline)
+
+    def dequeue_job_and_maintain_ttl(self, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        """Wait for a job; only this may be broken off."""
+        self._waits = True
+
+        try:
+            if self._stop.asked:
+                raise StopRequested
+
+            return super().dequeue_job_and_maintain_ttl(*args, **kwargs)
+        finally:
+            self._waits = False
+
+    def _install_signal_handlers(self) -> None:
+        """Leave signals to the process."""
+
+    def subscribe(self) -> None:
+        """Take no commands."""
+
+    def unsubscribe(self) -> None:
+        """There is nothing to end."""
+
+
+class Quiet(logging.Filter):
+    """Lets RQ speak of a Redis that is away once, not at each try."""
+
+    _last = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether to log a record."""
+        if "could not connect to Redis" not in str(record.msg):
+            return True
+
+        before, self._last = self._last, time.monotonic()
+        return self._last - before > QUIET
