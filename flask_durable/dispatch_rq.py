@@ -12,6 +12,7 @@ import functools
 import logging
 import os
 import time
+import typing as t
 
 import redis
 from flask import current_app
@@ -64,11 +65,25 @@ def connect(url: str, timeout: float = SOCKET_TIMEOUT) -> redis.Redis:
     )
 
 
+class DurableQueue(Queue):
+    """A queue on whose jobs no other ones depend, so that none are looked for."""
+
+    def move_dependents_to_ready(
+        self, *args: t.Any, **kwargs: t.Any
+    ) -> dict[str, t.Any]:
+        """Find none, from RQ 3 on."""
+        return {}
+
+    def enqueue_dependents(self, *args: t.Any, **kwargs: t.Any) -> dict[str, t.Any]:
+        """Find none, before RQ 3."""
+        return {}
+
+
 def durable_queue(
     name: str, connection: redis.Redis, job_class: type[Job] = Job
-) -> Queue:
+) -> DurableQueue:
     """Make the queue that carries executions; its jobs are JSON, never pickles."""
-    return Queue(
+    return DurableQueue(
         name, connection=connection, serializer=JSONSerializer, job_class=job_class
     )
 

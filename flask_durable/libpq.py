@@ -14,6 +14,9 @@ import typing as t
 
 import sqlalchemy as sa
 
+LIBPQ = "flask_durable.libpq"
+"""The key of the way, or of none, in a connection's ``info``."""
+
 BINARY = 1
 """The number of the binary formats."""
 
@@ -128,16 +131,16 @@ class Libpq:
     It waits as psycopg's cursors do, so that signals are heard meanwhile.
 
     :param driver: psycopg's connection, in autocommit mode
-    :param prepared: the keys of statements that this connection has prepared
     """
 
-    def __init__(self, driver: t.Any, prepared: set[bytes]) -> None:
+    def __init__(self, driver: t.Any) -> None:
         from psycopg import generators
 
         self._send_on, self._receive = generators.execute, generators.fetch_many
         self._driver = driver
         self._connection = driver.pgconn
-        self._prepared = prepared
+        self._prepared: set[bytes] = set()
+        """The keys of statements that this connection has prepared."""
 
     def run(self, message: Message, values: cabc.Iterable[t.Any]) -> t.Any:
         """Run a statement, commit it, and give the result.
@@ -174,8 +177,16 @@ def libpq_of(connection: sa.Connection) -> Libpq | None:
     A pooler that keeps no prepared statements is told of by ``prepare_threshold``.
     Connections and cursors of another class may want to see what is sent.
     """
-    driver: t.Any = connection.connection.dbapi_connection
+    info = connection.info
 
+    # The driver's connection keeps it as long as it lives.
+    if LIBPQ not in info:
+        info[LIBPQ] = _libpq(connection.connection.dbapi_connection)
+
+    return t.cast("Libpq | None", info[LIBPQ])
+
+
+def _libpq(driver: t.Any) -> Libpq | None:
     if getattr(driver, "pgconn", None) is None:
         return None
 
@@ -189,7 +200,7 @@ def libpq_of(connection: sa.Connection) -> Libpq | None:
     ):
         return None
 
-    return Libpq(driver, connection.info.setdefault("flask_durable.prepared", set()))
+    return Libpq(driver)
 
 
 def _error(result: t.Any) -> Exception:

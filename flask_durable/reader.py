@@ -13,6 +13,7 @@ from .blobs import Rows
 from .commits import Commits
 from .database import Database
 from .errors import ExecutionNotFound
+from .libpq import libpq_of
 from .records import Event
 from .records import Execution
 from .records import Outgoing
@@ -114,7 +115,9 @@ class Reader:
         return sorted(steps, key=lambda step: step.position)
 
     def _one(self, statement: Statement, execution_id: str) -> t.Any:
-        rows = self.ask(statement, execution_id=execution_id)
+        self.check()
+        bound = statement.bind({"execution_id": execution_id})
+        rows = self.database.run(lambda c: bound.run(c, libpq_of(c)))
 
         if not rows:
             raise ExecutionNotFound(f"There is no execution {execution_id}.")

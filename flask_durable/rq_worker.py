@@ -11,6 +11,7 @@ from rq import SimpleWorker
 from rq.exceptions import StopRequested
 from rq.job import Job
 
+from .dispatch_rq import DurableQueue
 from .dispatch_rq import JOB
 from .dispatch_rq import replay_execution
 from .sending import let_go
@@ -64,6 +65,13 @@ class ReplayJob(Job):
 
         return replay_execution(*self.args)
 
+    def heartbeat(
+        self, timestamp: t.Any, ttl: int, pipeline: t.Any = None, xx: bool = False
+    ) -> None:
+        """Note a sign of life where it goes with something else."""
+        if pipeline is not None:
+            super().heartbeat(timestamp, ttl, pipeline, xx)
+
     def send_webhooks(self, *args: t.Any, **kwargs: t.Any) -> None:
         """Send nothing."""
 
@@ -77,6 +85,7 @@ class ReplayWorker(SimpleWorker):
     """
 
     job_class = ReplayJob
+    queue_class = DurableQueue
     log_result_lifespan = False
     max_connection_wait_time = 2.0
 

@@ -301,9 +301,9 @@ def test_a_worker_takes_no_commands(workplace: Workplace) -> None:
     assert made.pubsub is None and made.pubsub_thread is None
 
 
-TRIPS = 8
-"""To Redis and back for a job: taking it, reading it, four notes, two for those that
-wait for it. RQ by itself goes about twenty times."""
+TRIPS = 6
+"""To Redis and back for a job: to take it, to read it, to note that it began, and that
+it ended. RQ by itself goes about twenty times."""
 
 
 def test_a_job_costs_few_trips_to_redis(
