@@ -118,7 +118,8 @@ class Entry:
     def _restore(self, environ: dict[str, t.Any]) -> None:
         header = environ.get(ENVIRON_HEADER)
 
-        if header is None or not self._app.secret_key:
+        # One of this process has the original environment.
+        if header is None or INSIDE in environ or not self._app.secret_key:
             return
 
         ticket = read_ticket(self._app, header)
