@@ -104,12 +104,20 @@ def _run(app: Flask, environ: dict[str, t.Any]) -> Answer:
     return Answer(Response(body, status, headers))
 
 
+def warm_up() -> None:
+    """Import what :func:`send_over_http` needs: 0.1 s that the first replay is not to
+    wait for."""
+    from .http_session import this_session
+
+    this_session()
+
+
 def send_over_http(config: Config, record: RequestRecord, ticket: str) -> Answer:
     """Issue the request to a server of the app.
 
     A view that takes longer than ``DURABLE_REPLAY_TIMEOUT`` goes on without us.
     """
-    # They take 0.1 s to import, and most processes don't need them.
+    # Most processes don't need them.
     import requests
     import urllib3
 

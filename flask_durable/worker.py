@@ -6,6 +6,7 @@ With Redis it is an RQ worker with a sweeper; without, an embedded dispatcher.
 from __future__ import annotations
 
 import collections.abc as cabc
+import gc
 import logging
 import os
 import secrets
@@ -31,6 +32,7 @@ from .rq_worker import Quiet
 from .rq_worker import ReplayJob
 from .rq_worker import ReplayWorker
 from .rq_worker import WORKER_TTL
+from .sending import warm_up
 from .state import opened_state
 from .state import State
 from .supervisor import Stop
@@ -56,6 +58,14 @@ def run_child(app: Flask, burst: bool) -> None:
     rq = state.config.redis_url is not None
     child = _Rq(app, state, burst) if rq else _Embedded(app, state, burst)
     child.listen()
+
+    if state.config.replay_url is not None:
+        warm_up()
+
+    # What is loaded by now stays. To look through all of it for garbage holds a replay
+    # up for 0.1 s, the first one for sure.
+    gc.collect()
+    gc.freeze()
     logger.info("Process %d is ready.", os.getpid())
 
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc as cabc
+import gc
 import json
 import os
 import pathlib
@@ -37,6 +38,7 @@ from flask_durable.supervisor import Stop
 from flask_durable.tables import executions
 from flask_durable.tables import leaders
 from flask_durable.tables import steps
+from flask_durable.worker import run_child
 
 from . import servers
 from .driving import Drive
@@ -353,6 +355,22 @@ def test_a_worker_gives_signs_of_life(
     assert connection.hget(made.key, "state") == b"read"
     made.set_state("idle")
     assert connection.hget(made.key, "state") == b"idle"
+
+
+def test_what_is_loaded_is_no_garbage(app: Flask, durable: FlaskDurable) -> None:
+    """To look for some there would hold up the first replay of a process."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+    before = [signal.getsignal(number) for number in numbers]
+    frozen = gc.get_freeze_count()
+
+    try:
+        run_child(app, burst=True)
+        assert gc.get_freeze_count() > frozen + 10_000
+    finally:
+        gc.unfreeze()
+
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 # A poisoned database
