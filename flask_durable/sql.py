@@ -44,7 +44,7 @@ def _postgresql_now(element: db_now, compiler: t.Any, **options: t.Any) -> str:
 
 
 class Statement:
-    """A Core statement that is compiled once for a dialect.
+    """A Core statement that is compiled once for a dialect, when it is first used.
 
     It goes to the driver directly: SQLAlchemy's own way costs a multiple of that.
     Where somebody listens to the engine, as tools do that trace queries, it goes
@@ -59,13 +59,30 @@ class Statement:
         many: Statement | None = None,
         row: type[t.Any] | None = None,
     ) -> None:
+        self._source = clause, engine.dialect, vault
+        self._make_row: t.Any = row and row._make
+        self.many = many
+        """Does it for several sets of values at once."""
+
+    def __getattr__(self, name: str) -> t.Any:
+        """Compile, at the first use of anything that comes of it.
+
+        All statements of a process take 0.1 s, and most processes use a few.
+        """
+        # The text is set last. Two threads may compile at once.
+        if "text" in vars(self) or name == "_source" or name.startswith("__"):
+            raise AttributeError(name)
+
+        self._compile(*self._source)
+        return getattr(self, name)
+
+    def _compile(
+        self, clause: sa.ClauseElement, dialect: sa.Dialect, vault: Vault
+    ) -> None:
+        options = {"render_postcompile": True}
         compiled = t.cast(
-            SQLCompiler,
-            clause.compile(
-                dialect=engine.dialect, compile_kwargs={"render_postcompile": True}
-            ),
+            SQLCompiler, clause.compile(dialect=dialect, compile_kwargs=options)
         )
-        self.text = compiled.string
         given = dict(compiled.params)
         order = compiled.positiontup or list(given)
         binds = [b for b in dict.fromkeys(order) if b.startswith("p_")]
@@ -82,9 +99,7 @@ class Statement:
         places = [*binds, *constants]
         self._arrange = _picker([places.index(bind) for bind in order])
         self._is_arranged = order == binds
-        self._make_row: t.Any = row and row._make
-        self.many = many
-        """Does it for several sets of values at once."""
+        self.text = compiled.string
 
     @functools.cached_property
     def message(self) -> Message:

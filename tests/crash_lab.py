@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections.abc as cabc
 import contextlib
 import dataclasses
+import gc
 import itertools
 import json
 import math
@@ -23,6 +24,8 @@ import traceback
 import typing as t
 
 from sqlalchemy import event
+
+from flask_durable.sql import Statement
 
 from . import crash_operators
 from . import crash_shapes
@@ -108,6 +111,12 @@ class Laboratory:
         """Do once for all forks what is done once in a process."""
         self.shapes["Straight"].act()
         _ = self.state.upkeep, self.state.control, self.state.follow_ups
+
+        # Each is compiled when it is first used, which would be in each fork.
+        for each in gc.get_objects():
+            if type(each) is Statement:
+                _ = each.text
+
         self.world.clear()
 
         # A fork must find no connection of ours.

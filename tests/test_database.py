@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import collections.abc as cabc
 import contextlib
+import copy
 import logging
 import os
 import pathlib
 import sqlite3
 import time
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
@@ -23,6 +25,7 @@ from flask_durable.errors import ConfigError
 from flask_durable.errors import JournalUnavailable
 from flask_durable.sql import db_now
 from flask_durable.sql import param
+from flask_durable.sql import Statement
 
 SECRET = "hunter2"
 
@@ -637,3 +640,29 @@ def test_a_forked_child_leaves_its_parents_connections(database: Database) -> No
 
     assert database.run(lambda c: c.exec_driver_sql(query).scalar()) == 42
     assert database.troubled_at is None
+
+
+def test_a_statement_is_compiled_when_it_is_first_used(database: Database) -> None:
+    """Also by threads that come at once; what it never has, it hasn't."""
+    number = param("number", sa.Integer())
+    statement = database.prepare(sa.select((number + 1).label("next")))
+    assert "text" not in vars(statement)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: statement.names, range(64))) == {("number",)}
+
+    assert database.run(lambda c: statement(c, number=1)[0].next) == 2
+    assert not hasattr(statement, "nothing")
+    assert not hasattr(copy.copy(statement), "nothing")
+    assert not hasattr(Statement.__new__(Statement), "text")
+
+
+def test_what_binds_a_sequence_knows_its_names(database: Database) -> None:
+    """Of two with one name the second counts; others are refused at once."""
+    number = param("number", sa.Integer())
+    statement = database.prepare(sa.select(number.label("same")))
+    bind = statement.binder(("number", "number"))
+    assert database.run(lambda c: bind((1, 2)).run(c)[0].same) == 2
+
+    with pytest.raises(TypeError, match="needs .*number.*, got .*other"):
+        statement.binder(("number", "other"))
