@@ -28,20 +28,20 @@ class ControlStatements:
 
     def __init__(self, database: Database) -> None:
         prepare = database.prepare
-        self.ask_to_end = prepare(_ask_to_end())
-        self.cancel = prepare(_cancel())
-        self.children = prepare(_children())
-        self.resume = prepare(_resume())
-        self.forget_steps = prepare(_forget_steps())
-        self.copy = prepare(_copy())
-        self.copy_steps = prepare(_copy_steps())
-        self.old = prepare(_old())
-        self.find = prepare(_find())
-        self.count = prepare(_count())
-        self.lateness = prepare(_lateness())
-        self.delete_steps = prepare(_delete_steps())
-        self.delete = prepare(_delete())
-        self.delete_events = prepare(_delete_events())
+        self.ask_to_end = prepare(_ask_to_end)
+        self.cancel = prepare(_cancel)
+        self.children = prepare(_children)
+        self.resume = prepare(_resume)
+        self.forget_steps = prepare(_forget_steps)
+        self.copy = prepare(_copy)
+        self.copy_steps = prepare(_copy_steps)
+        self.old = prepare(_old)
+        self.find = prepare(_find)
+        self.count = prepare(_count)
+        self.lateness = prepare(_lateness)
+        self.delete_steps = prepare(_delete_steps)
+        self.delete = prepare(_delete)
+        self.delete_events = prepare(_delete_events)
 
 
 def _mine() -> sa.ColumnElement[bool]:

@@ -12,6 +12,8 @@ from contextlib import nullcontext
 
 import sqlalchemy as sa
 from sqlalchemy import exc
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import sqlite
 
 from . import clock
 from .config import check_database
@@ -114,16 +116,25 @@ class Database:
 
     def prepare(
         self,
-        clause: sa.ClauseElement,
+        make: cabc.Callable[..., sa.ClauseElement],
+        *args: t.Any,
         many: Statement | None = None,
         row: type[t.Any] | None = None,
     ) -> Statement:
-        """Compile a statement.
+        """Give a statement.
 
+        :param make: makes it of some arguments, once in a process for all databases
+            of a kind; so it and they must be hashable, and live on
         :param many: what does it for several sets of values at once
         :param row: the named tuple that its rows are, else one of its columns
         """
-        return Statement(clause, self.engine, self.vault, many, row)
+        source = functools.partial(make, *args)
+        return Statement(source, self.engine.dialect, self.vault, many, row)
+
+    @property
+    def insert(self) -> t.Any:
+        """What makes an ``INSERT`` that knows of conflicts."""
+        return sqlite.insert if self.sqlite else postgresql.insert
 
     def run(
         self,

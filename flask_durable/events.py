@@ -5,10 +5,7 @@ from __future__ import annotations
 import typing as t
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.dialects import sqlite
 
-from .database import Database
 from .sql import db_now
 from .statements import Select
 from .step_sql import column_param
@@ -26,9 +23,9 @@ class Events:
     def __init__(self, store: Store) -> None:
         prepare = store.database.prepare
         self._store = store
-        self._insert = prepare(_insert(store.database))
-        self._sent = prepare(_sent())
-        self._wake = prepare(_wake())
+        self._insert = prepare(_insert, store.database.insert)
+        self._sent = prepare(_sent)
+        self._wake = prepare(_wake)
 
     def send(
         self, connection: sa.Connection, topic: str, data: bytes, dedup: str
@@ -51,8 +48,7 @@ class Events:
         return rows[0][0] if rows else None
 
 
-def _insert(database: Database) -> t.Any:
-    insert = sqlite.insert if database.sqlite else postgresql.insert
+def _insert(insert: t.Any) -> t.Any:
     names = (events.c.topic, events.c.dedup, events.c.data)
     values = {column: column_param(column) for column in names}
     return (

@@ -6,8 +6,6 @@ import json
 import typing as t
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.dialects import sqlite
 
 from .events import Events
 from .ids import new_id
@@ -33,11 +31,11 @@ class FollowUps:
 
     def __init__(self, store: Store) -> None:
         prepare = store.database.prepare
-        insert = sqlite.insert if store.database.sqlite else postgresql.insert
+        insert = store.database.insert
         self._store = store
         self._events = Events(store)
-        self._after = prepare(_after_failure(insert))
-        self._lock = prepare(_lock())
+        self._after = prepare(_after_failure, insert)
+        self._lock = prepare(_lock)
 
     def lock(
         self, connection: sa.Connection, parent_id: str | None, step: str | None

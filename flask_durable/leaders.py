@@ -5,10 +5,7 @@ from __future__ import annotations
 import typing as t
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.dialects import sqlite
 
-from .database import Database
 from .records import Leader
 from .sql import db_now
 from .sql import param
@@ -24,9 +21,9 @@ class Leaders:
     def __init__(self, store: Store) -> None:
         prepare = store.database.prepare
         self._store = store
-        self._find = prepare(_find())
-        self._set = prepare(_set(store.database))
-        self._end = prepare(_end())
+        self._find = prepare(_find)
+        self._set = prepare(_set, store.database.insert)
+        self._end = prepare(_end)
 
     def find(self) -> Leader | None:
         """Give the leader, if there ever was one."""
@@ -59,8 +56,7 @@ def _find() -> Select:
     )
 
 
-def _set(database: Database) -> t.Any:
-    insert = sqlite.insert if database.sqlite else postgresql.insert
+def _set(insert: t.Any) -> t.Any:
     statement = insert(leaders).values(
         {
             leaders.c.app: column_param(leaders.c.app),

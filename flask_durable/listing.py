@@ -114,7 +114,7 @@ class Listing:
         shape = (filters.status, filters.endpoint is not None)
         scope = {"app": self._store.app, "low": low, "high": high}
         given = {"endpoint": filters.endpoint} if shape[1] else {}
-        statement = self._prepared(("page", *shape), lambda: listing_sql.page(*shape))
+        statement = self._prepared(listing_sql.page, *shape)
         found = self._store.ask(statement, **scope, **given, limit=limit + 1)
         size = len(EXECUTION_COLUMNS)
         rows = [Row(Execution(*row[:size]), row[size]) for row in found]
@@ -132,9 +132,7 @@ class Listing:
         if listing_sql.is_indexed(*shape):
             return None
 
-        statement = self._prepared(
-            ("scan", shape[0]), lambda: listing_sql.scan(shape[0])
-        )
+        statement = self._prepared(listing_sql.scan, shape[0])
         ((last, count),) = self._store.ask(statement, **scope)
         return last if count >= SCAN else None
 
@@ -143,21 +141,19 @@ class Listing:
 
         :raises ExecutionNotFound: if there is none with this id
         """
-        *row, history = self._one("head", listing_sql.head, execution_id)
+        *row, history = self._one(execution_id, listing_sql.head)
         return Head(Execution(*row), history)
 
     def request(self, execution_id: str) -> tuple[bytes, bytes | None, bytes]:
         """Read the captured request: its head, its secrets and its body."""
         columns = (e.c.request, e.c.secrets, e.c.body)
-        head, secrets, body = self._one(
-            "request", lambda: listing_sql.one(*columns), execution_id
-        )
+        head, secrets, body = self._one(execution_id, listing_sql.one, *columns)
         return head, secrets, body
 
     def _one(
-        self, name: str, make: cabc.Callable[[], Select], execution_id: str
+        self, execution_id: str, make: cabc.Callable[..., Select], *args: t.Any
     ) -> t.Any:
-        statement = self._prepared(name, make)
+        statement = self._prepared(make, *args)
         values = {"app": self._store.app, "execution_id": execution_id}
         rows = self._store.ask(statement, **values)
 
@@ -168,13 +164,13 @@ class Listing:
 
     def steps(self, execution_id: str) -> list[StepRecord]:
         """Read the newest steps without errors and outputs, oldest first."""
-        statement = self._prepared("steps", listing_sql.steps)
+        statement = self._prepared(listing_sql.steps)
         rows = self._store.ask(statement, execution_id=execution_id)
         return [StepRecord(*row) for row in reversed(rows)]
 
     def failures(self, execution_id: str) -> dict[str, bytes]:
         """Read how the newest of those steps failed that did at least once."""
-        statement = self._prepared("failures", listing_sql.failures)
+        statement = self._prepared(listing_sql.failures)
         rows = self._store.ask(statement, execution_id=execution_id)
         return {row.id: row.error for row in rows}
 
@@ -185,7 +181,7 @@ class Listing:
 
         :raises ExecutionNotFound: if the journal does not have it
         """
-        statement = self._prepared("step", listing_sql.step)
+        statement = self._prepared(listing_sql.step)
         rows = self._store.ask(statement, execution_id=execution_id, id=name)
 
         for row in rows:
@@ -196,7 +192,7 @@ class Listing:
 
     def children(self, execution_id: str) -> list[Child]:
         """Read which executions this one began."""
-        statement = self._prepared("children", listing_sql.children)
+        statement = self._prepared(listing_sql.children)
         rows = self._store.ask(statement, execution_id=execution_id)
         return [Child(*row) for row in rows]
 
@@ -206,7 +202,7 @@ class Listing:
         :param width: how many seconds each stretch has
         :return: the counts, and whether these are only the newest executions
         """
-        statement = self._prepared("counts", listing_sql.counts)
+        statement = self._prepared(listing_sql.counts)
         rows = self._store.ask(
             statement,
             app=self._store.app,
@@ -217,8 +213,10 @@ class Listing:
         counts = [Count(*row) for row in rows]
         return counts, sum(count.count for count in counts) >= SCAN
 
-    def _prepared(self, key: t.Any, make: cabc.Callable[[], Select]) -> Statement:
+    def _prepared(self, make: cabc.Callable[..., Select], *args: t.Any) -> Statement:
+        key = make, *args
+
         if key not in self._statements:
-            self._statements[key] = self._store.database.prepare(make())
+            self._statements[key] = self._store.database.prepare(make, *args)
 
         return self._statements[key]

@@ -7,9 +7,7 @@ import typing as t
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.dialects import sqlite
 
-from .database import Database
 from .ids import new_nonce
 from .records import Event
 from .records import StepRecord
@@ -38,9 +36,9 @@ class Progress:
     def __init__(self, store: Store) -> None:
         prepare = store.database.prepare
         self._store = store
-        self._insert = prepare(_insert(store.database))
-        self._lines = prepare(_lines())
-        self._changed = prepare(_changed())
+        self._insert = prepare(_insert, store.database.insert)
+        self._lines = prepare(_lines)
+        self._changed = prepare(_changed)
 
     def say(self, execution_id: str, data: bytes) -> None:
         """Store a line; nobody is woken by it."""
@@ -59,12 +57,11 @@ class Progress:
         return [StepRecord(*row) for row in rows]
 
 
-def _insert(database: Database) -> t.Any:
+def _insert(insert: t.Any) -> t.Any:
     names = (events.c.topic, events.c.dedup, events.c.data)
-    insert = sqlite.insert if database.sqlite else postgresql.insert
     source = sa.select(*map(column_param, names), db_now())
 
-    if not database.sqlite:
+    if insert is postgresql.insert:
         # One after the other, so that nobody who has read a line misses one with a
         # smaller number. The number is drawn after the lock, which the subquery has.
         locked = lock_topic().subquery("locked")

@@ -53,13 +53,13 @@ class Statement:
 
     def __init__(
         self,
-        clause: sa.ClauseElement,
-        engine: sa.Engine,
+        make: functools.partial[sa.ClauseElement],
+        dialect: sa.Dialect,
         vault: Vault,
         many: Statement | None = None,
         row: type[t.Any] | None = None,
     ) -> None:
-        self._source = clause, engine.dialect, vault
+        self._source = make, dialect, vault
         self._make_row: t.Any = row and row._make
         self.many = many
         """Does it for several sets of values at once."""
@@ -77,34 +77,29 @@ class Statement:
         return getattr(self, name)
 
     def _compile(
-        self, clause: sa.ClauseElement, dialect: sa.Dialect, vault: Vault
+        self,
+        make: functools.partial[sa.ClauseElement],
+        dialect: sa.Dialect,
+        vault: Vault,
     ) -> None:
-        options = {"render_postcompile": True}
-        compiled = t.cast(
-            SQLCompiler, clause.compile(dialect=dialect, compile_kwargs=options)
-        )
-        given = dict(compiled.params)
-        order = compiled.positiontup or list(given)
-        binds = [b for b in dict.fromkeys(order) if b.startswith("p_")]
-        constants = [bind for bind in given if bind not in binds]
-        self._types = {bind: compiled.binds[bind].type for bind in given}
-        self._blobs = Blobs(vault, clause, {b[2:]: self._types[b] for b in binds})
-        self.names = tuple(bind[2:] for bind in binds)
+        form = _form(make, dialect)
+        self._form = form
+        self._blobs = Blobs(vault, form.clause, form.types)
+        self.names = tuple(form.types)
         """Of its parameters, in the order of a :class:`Bound`'s values."""
         self._keys = set(self.names)
         self._pick = _picker(self.names)
-        self._constants = tuple(given[bind] for bind in constants)
-        self._order = order
-        self._by_name = not compiled.positional
-        places = [*binds, *constants]
-        self._arrange = _picker([places.index(bind) for bind in order])
-        self._is_arranged = order == binds
-        self.text = compiled.string
+        self._constants = form.constants
+        self._order = form.order
+        self._by_name = form.by_name
+        self._arrange = form.arrange
+        self._is_arranged = form.is_arranged
+        self.text = form.text
 
-    @functools.cached_property
+    @property
     def message(self) -> Message:
         """The same for libpq."""
-        return Message(self.text, {bind: self._types[bind] for bind in self._order})
+        return self._form.message
 
     def __call__(self, connection: sa.Connection, **values: t.Any) -> Rows:
         """Run the statement and give all rows that it returns.
@@ -166,6 +161,51 @@ class Statement:
             self._make_row = row_class(tuple(names))._make
 
         return self._blobs.open(list(map(self._make_row, found)), given)
+
+
+class _Form:
+    """What compiling a statement gives, whatever database it is for."""
+
+    def __init__(self, clause: sa.ClauseElement, dialect: sa.Dialect) -> None:
+        options = {"render_postcompile": True}
+        compiled = t.cast(
+            SQLCompiler, clause.compile(dialect=dialect, compile_kwargs=options)
+        )
+        given = dict(compiled.params)
+        order = compiled.positiontup or list(given)
+        binds = [b for b in dict.fromkeys(order) if b.startswith("p_")]
+        constants = [bind for bind in given if bind not in binds]
+        places = [*binds, *constants]
+        types = {bind: compiled.binds[bind].type for bind in given}
+        self.clause = clause
+        self.text = compiled.string
+        self.types = {bind[2:]: types[bind] for bind in binds}
+        """Of its parameters, by their names."""
+        self.constants = tuple(given[bind] for bind in constants)
+        self.order = order
+        """The driver's parameters."""
+        self.by_name = not compiled.positional
+        self.arrange = _picker([places.index(bind) for bind in order])
+        self.is_arranged = order == binds
+        self._all_types = {bind: types[bind] for bind in order}
+
+    @functools.cached_property
+    def message(self) -> Message:
+        """The same for libpq."""
+        return Message(self.text, self._all_types)
+
+
+def _form(make: functools.partial[sa.ClauseElement], dialect: sa.Dialect) -> _Form:
+    key = make.func, make.args, type(dialect), dialect.paramstyle
+
+    if (found := _forms.get(key)) is None:
+        found = _forms[key] = _Form(make(), dialect)
+
+    return found
+
+
+_forms: dict[t.Any, _Form] = {}
+"""What was compiled in this process, by what makes it and the kind of dialect."""
 
 
 class Bound:

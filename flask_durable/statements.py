@@ -7,8 +7,6 @@ import functools
 import typing as t
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.dialects import sqlite
 
 from . import history
 from .database import Database
@@ -94,53 +92,33 @@ class Statements:
 
     def __init__(self, database: Database) -> None:
         prepare = database.prepare
-        insert = sqlite.insert if database.sqlite else postgresql.insert
-        self.begin = prepare(_begin(insert))
-        self.start = prepare(_start(insert))
-        self.claim = prepare(_claim())
-        many = None if database.sqlite else prepare(record_all(insert))
-        self.record = prepare(record(insert, unasked(mine())), many)
-        self.record_and_ask = prepare(record_and_ask(insert))
-        self.mark = prepare(record(insert, _suspended_now()))
-        self.mark_running = prepare(mark_running(insert))
-        self.suspend = prepare(_suspend())
-        self.lock_topic = None if database.sqlite else prepare(lock_topic())
-        self.next_event = prepare(_next_event(events.c.number, events.c.data))
-        self.any_event = prepare(_next_event(events.c.number))
-        self.finish = prepare(_finish())
-        self.nonce = prepare(
-            sa.select(e.c.nonce).where(e.c.id == param("execution_id", sa.Text()))
-        )
-        self.step_nonce = prepare(_of_step(s.c.nonce))
-        self.step_status = prepare(_of_step(s.c.status))
-        journal = _steps(*JOURNAL).order_by(s.c.position)
-        self.journal = prepare(journal, row=StepRecord)
-        self.newest_steps = prepare(
-            _steps()
-            .order_by(sa.case((s.c.status.in_(MARKS), 0), else_=1))
-            .order_by(s.c.position.desc())
-            .limit(param("limit", sa.Integer()))
-        )
-        self.execution = prepare(_by_id(*EXECUTION_COLUMNS))
-        self.child = prepare(
-            sa.select(*EXECUTION_COLUMNS).where(
-                e.c.parent_id == column_param(e.c.parent_id),
-                e.c.parent_step == column_param(e.c.parent_step),
-            )
-        )
-        self.same = prepare(
-            sa.select(e.c.id, e.c.fingerprint).where(
-                e.c.idempotency == column_param(e.c.idempotency)
-            )
-        )
+        insert = database.insert
+        self.begin = prepare(_begin, insert)
+        self.start = prepare(_start, insert)
+        self.claim = prepare(_claim)
+        many = None if database.sqlite else prepare(record_all, insert)
+        self.record = prepare(_record, insert, many=many)
+        self.record_and_ask = prepare(record_and_ask, insert)
+        self.mark = prepare(_mark, insert)
+        self.mark_running = prepare(mark_running, insert)
+        self.suspend = prepare(_suspend)
+        self.lock_topic = None if database.sqlite else prepare(lock_topic)
+        self.next_event = prepare(_next_event, events.c.number, events.c.data)
+        self.any_event = prepare(_next_event, events.c.number)
+        self.finish = prepare(_finish)
+        self.nonce = prepare(_by_id, e.c.nonce)
+        self.step_nonce = prepare(_of_step, s.c.nonce)
+        self.step_status = prepare(_of_step, s.c.status)
+        self.journal = prepare(_journal, row=StepRecord)
+        self.newest_steps = prepare(_newest_steps)
+        self.execution = prepare(_by_id, *EXECUTION_COLUMNS)
+        self.child = prepare(_child)
+        self.same = prepare(_same)
         self.replay = prepare(
-            _by_id(e.c.attempt, e.c.status, e.c.identity, e.c.ready_at)
+            _by_id, e.c.attempt, e.c.status, e.c.identity, e.c.ready_at
         )
-        due = e.c.ready_at <= db_now()
-        head = (e.c.app, e.c.status, e.c.attempt, e.c.rejections, due.label("due"))
-        request = (e.c.request, e.c.secrets, e.c.body, e.c.digest, e.c.identity)
-        self.outgoing = prepare(_by_id(*head, e.c.ready_at, *request))
-        self.response = prepare(_by_id(e.c.response, e.c.response_body))
+        self.outgoing = prepare(_outgoing)
+        self.response = prepare(_by_id, e.c.response, e.c.response_body)
 
     @functools.cached_property
     def bind_record(self) -> cabc.Callable[[Values], Bound]:
@@ -149,6 +127,46 @@ class Statements:
         return self.record.binder(
             (*StepRecord._fields, "execution_id", "attempt", "nonce")
         )
+
+
+def _record(insert: t.Any) -> t.Any:
+    return record(insert, unasked(mine()))
+
+
+def _mark(insert: t.Any) -> t.Any:
+    return record(insert, _suspended_now())
+
+
+def _journal() -> Select:
+    return _steps(*JOURNAL).order_by(s.c.position)
+
+
+def _newest_steps() -> Select:
+    return (
+        _steps()
+        .order_by(sa.case((s.c.status.in_(MARKS), 0), else_=1))
+        .order_by(s.c.position.desc())
+        .limit(param("limit", sa.Integer()))
+    )
+
+
+def _child() -> Select:
+    return sa.select(*EXECUTION_COLUMNS).where(
+        e.c.parent_id == column_param(e.c.parent_id),
+        e.c.parent_step == column_param(e.c.parent_step),
+    )
+
+
+def _same() -> Select:
+    same = e.c.idempotency == column_param(e.c.idempotency)
+    return sa.select(e.c.id, e.c.fingerprint).where(same)
+
+
+def _outgoing() -> Select:
+    due = e.c.ready_at <= db_now()
+    head = (e.c.app, e.c.status, e.c.attempt, e.c.rejections, due.label("due"))
+    request = (e.c.request, e.c.secrets, e.c.body, e.c.digest, e.c.identity)
+    return _by_id(*head, e.c.ready_at, *request)
 
 
 def _by_id(*columns: sa.ColumnElement[t.Any]) -> Select:

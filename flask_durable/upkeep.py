@@ -42,14 +42,14 @@ class UpkeepStatements:
 
     def __init__(self, database: Database) -> None:
         prepare = database.prepare
-        self.release = prepare(_release())
-        self.give_up = prepare(_give_up())
-        self.reject = prepare(_reject())
-        self.refuse = prepare(_refuse())
-        self.owners = prepare(_owners())
-        self.held = prepare(_held())
-        self.next_due = prepare(_next_due())
-        self.sweep = prepare(_sweep())
+        self.release = prepare(_release)
+        self.give_up = prepare(_give_up)
+        self.reject = prepare(_reject)
+        self.refuse = prepare(_refuse)
+        self.owners = prepare(_owners)
+        self.held = prepare(_held)
+        self.next_due = prepare(_next_due)
+        self.sweep = prepare(_sweep)
 
 
 class Upkeep:
@@ -185,7 +185,7 @@ class Upkeep:
 
     def _renew(self, count: int) -> Statement:
         if count not in self._renewals:
-            self._renewals[count] = self._store.database.prepare(_renew(count))
+            self._renewals[count] = self._store.database.prepare(_renew, count)
 
         return self._renewals[count]
 

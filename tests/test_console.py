@@ -187,6 +187,7 @@ def test_what_no_index_finds_is_looked_for_piece_by_piece(
 ) -> None:
     """A page says that there is more to look through, also if nothing fits on it."""
     monkeypatch.setattr(listing_sql, "SCAN", 2)
+    monkeypatch.setattr("flask_durable.sql._forms", {})
     monkeypatch.setattr("flask_durable.listing.SCAN", 2)
     mine = [begin(client, url) for url in ("/nap", "/fine", "/fine", "/fine", "/fine")]
     url = f"{LIST}?endpoint=nap"
@@ -202,7 +203,7 @@ def test_rare_statuses_are_found_by_their_index(
     """Not by a walk over all that completed."""
     begin(client, "/fine")
     store = drive.state.store
-    statement = drive.state.store.database.prepare(listing_sql.page("failed", False))
+    statement = drive.state.store.database.prepare(listing_sql.page, "failed", False)
     low, high = Filters(status="failed").bounds()
     names = {"app": store.app, "low": low, "high": high, "limit": 5}
     sqlite = store.database.sqlite
@@ -425,6 +426,7 @@ def test_counts_are_bounded(
 ) -> None:
     """And the page says so."""
     monkeypatch.setattr(listing_sql, "SCAN", 2)
+    monkeypatch.setattr("flask_durable.sql._forms", {})
     monkeypatch.setattr("flask_durable.listing.SCAN", 2)
 
     for _ in range(3):

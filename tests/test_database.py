@@ -90,7 +90,7 @@ class Work:
 
 def test_a_statement_is_run_with_its_parameters(database: Database) -> None:
     """In any order, each with its type."""
-    statement = database.prepare(ASKED)
+    statement = database.prepare(lambda: ASKED)
     rows = database.run(lambda c: statement(c, b=7, a="x"))
     assert [tuple(row) for row in rows] == [("x", 7)]
 
@@ -102,7 +102,7 @@ def test_a_statement_refuses_wrong_parameters(
     database: Database, values: dict[str, t.Any]
 ) -> None:
     """One too few or too many, by name; the database isn't asked."""
-    statement = database.prepare(ASKED)
+    statement = database.prepare(lambda: ASKED)
 
     with pytest.raises(TypeError, match="needs .*'a'.* got .*SELECT"):
         database.run(lambda c: statement(c, **values))
@@ -110,20 +110,22 @@ def test_a_statement_refuses_wrong_parameters(
 
 def test_a_statement_keeps_its_constants(database: Database) -> None:
     """They are parameters too, which nobody gives."""
-    statement = database.prepare(sa.select(sa.literal(5) + param("a", sa.Integer())))
+    statement = database.prepare(
+        lambda: sa.select(sa.literal(5) + param("a", sa.Integer()))
+    )
     assert database.run(lambda c: statement(c, a=2))[0][0] == 7
 
 
 def test_values_are_never_part_of_the_text(database: Database) -> None:
     """Whatever is in them."""
     value = "'; DROP TABLE x; -- %s %(a)s :a ?"
-    statement = database.prepare(sa.select(param("a", sa.Text())))
+    statement = database.prepare(lambda: sa.select(param("a", sa.Text())))
     assert database.run(lambda c: statement(c, a=value))[0][0] == value
 
 
 def test_the_databases_clock_is_in_seconds(database: Database) -> None:
     """Since the epoch, with fractions."""
-    statement = database.prepare(sa.select(db_now()))
+    statement = database.prepare(lambda: sa.select(db_now()))
     found = [database.run(lambda c: statement(c))[0][0] for _ in range(2)]
     assert found[0] == pytest.approx(time.time(), abs=60)
     assert found[0] <= found[1]
@@ -132,7 +134,7 @@ def test_the_databases_clock_is_in_seconds(database: Database) -> None:
 
 def test_the_databases_clock_stands_still_in_a_statement(database: Database) -> None:
     """All rows of a sweep are compared with one time."""
-    statement = database.prepare(sa.select(db_now() - db_now()))
+    statement = database.prepare(lambda: sa.select(db_now() - db_now()))
     assert database.run(lambda c: statement(c))[0][0] == 0
 
 
@@ -226,7 +228,7 @@ def test_no_connection_is_used_that_is_as_old_as_a_broken_one(
 ) -> None:
     """A server that ends ends all of them, and is asked once more."""
     database = Database.open(postgres_url)
-    query = database.prepare(sa.select(sa.func.pg_backend_pid().label("pid")))
+    query = database.prepare(lambda: sa.select(sa.func.pg_backend_pid().label("pid")))
     kept = [database.engine.connect() for _ in range(5)]
     pids = [query(each)[0].pid for each in kept]
 
@@ -403,7 +405,7 @@ INSERT = TABLE.insert().values(id=1, value=param("v", sa.Text())).returning(TABL
 def test_an_error_does_not_show_parameters(database: Database) -> None:
     """Neither its text nor what it is shown as."""
     ddl = "CREATE TABLE secrets (id INTEGER PRIMARY KEY, value TEXT)"
-    statement = database.prepare(INSERT)
+    statement = database.prepare(lambda: INSERT)
     database.run(lambda c: c.exec_driver_sql(ddl))
     database.run(lambda c: statement(c, v=SECRET))
 
@@ -420,7 +422,7 @@ def test_no_log_shows_parameters_or_rows(
     """However much of SQLAlchemy's log an app asks for."""
     with caplog.at_level(level, "sqlalchemy"):
         database = Database.open(database_url)
-        statement = database.prepare(sa.select(param("v", sa.Text())))
+        statement = database.prepare(lambda: sa.select(param("v", sa.Text())))
         assert database.run(lambda c: statement(c, v=SECRET))[0][0] == SECRET
         database.close()
 
@@ -645,7 +647,7 @@ def test_a_forked_child_leaves_its_parents_connections(database: Database) -> No
 def test_a_statement_is_compiled_when_it_is_first_used(database: Database) -> None:
     """Also by threads that come at once; what it never has, it hasn't."""
     number = param("number", sa.Integer())
-    statement = database.prepare(sa.select((number + 1).label("next")))
+    statement = database.prepare(lambda: sa.select((number + 1).label("next")))
     assert "text" not in vars(statement)
 
     with ThreadPoolExecutor(8) as pool:
@@ -660,7 +662,7 @@ def test_a_statement_is_compiled_when_it_is_first_used(database: Database) -> No
 def test_what_binds_a_sequence_knows_its_names(database: Database) -> None:
     """Of two with one name the second counts; others are refused at once."""
     number = param("number", sa.Integer())
-    statement = database.prepare(sa.select(number.label("same")))
+    statement = database.prepare(lambda: sa.select(number.label("same")))
     bind = statement.binder(("number", "number"))
     assert database.run(lambda c: bind((1, 2)).run(c)[0].same) == 2
 

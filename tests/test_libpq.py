@@ -48,7 +48,9 @@ def echo(database: Database) -> Statement:
     given = [param(name, type_).label(name) for name, (type_, _) in VALUES.items()]
     one = sa.literal(1).label("one")
     more = [sa.true(), sa.cast(1, sa.SmallInteger()), sa.cast("x", sa.String(1))]
-    return database.prepare(sa.select(*given, given[0].label("again"), one, *more))
+    return database.prepare(
+        lambda: sa.select(*given, given[0].label("again"), one, *more)
+    )
 
 
 def kinds(row: t.Any) -> list[tuple[type, str]]:
@@ -116,11 +118,15 @@ def test_a_statement_without_rows_tells_how_many_it_wrote(
     """As by a cursor, and as where somebody listens."""
     connection.exec_driver_sql("CREATE TABLE seats (id integer, taken text)")
     seats = sa.table("seats", sa.column("id"), sa.column("taken"))
-    insert = database.prepare(sa.insert(seats).values(id=param("id", sa.Integer())))
+    insert = database.prepare(
+        lambda: sa.insert(seats).values(id=param("id", sa.Integer()))
+    )
     update = database.prepare(
-        sa.update(seats)
-        .values(taken=param("by", sa.Text()))
-        .where(seats.c.id < param("id", sa.Integer()))
+        lambda: (
+            sa.update(seats)
+            .values(taken=param("by", sa.Text()))
+            .where(seats.c.id < param("id", sa.Integer()))
+        )
     )
     link = libpq_of(connection)
 
@@ -182,7 +188,7 @@ def test_an_error_has_its_sqlstate(
 ) -> None:
     """By which an outage is told from a mistake."""
     statement = database.prepare(
-        sa.select(sa.literal_column("1") / param("zero", sa.Integer()))
+        lambda: sa.select(sa.literal_column("1") / param("zero", sa.Integer()))
     )
 
     with pytest.raises(psycopg.errors.DivisionByZero) as caught:
@@ -232,7 +238,7 @@ def test_a_signal_is_heard_while_a_statement_waits(
         raise Interrupted
 
     waits = sa.func.pg_advisory_lock(param("key", sa.BigInteger()))
-    lock = database.prepare(sa.select(sa.literal(1)).where(waits.is_not(None)))
+    lock = database.prepare(lambda: sa.select(sa.literal(1)).where(waits.is_not(None)))
     link = libpq_of(connection)
     before = signal.signal(signal.SIGUSR1, interrupt)
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1))

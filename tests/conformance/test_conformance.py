@@ -76,7 +76,7 @@ class Plant:
         state = opened_state(world.app)
         state.start(NoDispatcher)
         self._sweeper = Sweeper(state, RqHands(state))
-        self._under_way = state.store.database.prepare(_under_way())
+        self._under_way = state.store.database.prepare(_under_way)
         self._ask = state.store.ask
 
     def run_due(self) -> int:
