@@ -24,7 +24,7 @@ from .tables import steps as s
 
 
 class ControlStatements:
-    """The statements of operators, compiled for one database."""
+    """The statements of operators, for one database."""
 
     def __init__(self, database: Database) -> None:
         prepare = database.prepare

@@ -126,7 +126,7 @@ def _way(type_: sa.types.TypeEngine[t.Any]) -> tuple[int, Encode]:
 
 
 class Libpq:
-    """A connection by which one thread at a time sends messages.
+    """A connection by which one thread at a time sends messages, beside cursors.
 
     It waits as psycopg's cursors do, so that signals are heard meanwhile.
 
@@ -134,8 +134,10 @@ class Libpq:
     """
 
     def __init__(self, driver: t.Any) -> None:
+        from psycopg import errors
         from psycopg import generators
 
+        self._forgotten = errors.InvalidSqlStatementName
         self._send_on, self._receive = generators.execute, generators.fetch_many
         self._driver = driver
         self._connection = driver.pgconn
@@ -148,6 +150,20 @@ class Libpq:
         :raises psycopg.Error: as a cursor does
         """
         parameters = message.encode(values)
+        known = message.key in self._prepared
+
+        try:
+            return self._run(message, parameters)
+        except self._forgotten:
+            if not known:
+                raise
+
+        # A cursor of the same connection had the server forget all statements, as
+        # psycopg does after a ROLLBACK. Nothing was run.
+        self._prepared.clear()
+        return self._run(message, parameters)
+
+    def _run(self, message: Message, parameters: list[bytes | None]) -> t.Any:
         connection = self._connection
 
         if message.key not in self._prepared:
@@ -179,7 +195,7 @@ def libpq_of(connection: sa.Connection) -> Libpq | None:
     """
     info = connection.info
 
-    # The driver's connection keeps it as long as it lives.
+    # The pool's record of a connection keeps it until there is another one.
     if LIBPQ not in info:
         info[LIBPQ] = _libpq(connection.connection.dbapi_connection)
 

@@ -21,10 +21,7 @@ WORKER_TTL = 60
 """Seconds after which Redis forgets a worker that is heard of no more."""
 
 BEAT_PAUSE = 5.0
-"""Seconds between two signs of life; RQ would give four with each job."""
-
-SUSPENSION_PAUSE = 1.0
-"""Seconds between two looks whether ``rq suspend`` holds the workers."""
+"""Seconds between two signs of life at least; RQ would give four with each job."""
 
 QUIET = 10.0
 """Seconds without a word of RQ's about Redis after the last one."""
@@ -93,29 +90,31 @@ class ReplayWorker(SimpleWorker):
         super().__init__(*args, **kwargs)
         self._stop = stop
         self._waits = False
-        self._beat_at = self._looked_at = -math.inf
+        self._beat_at = -math.inf
 
     def stop(self) -> None:
         """End after the job in hand, in a signal's handler.
 
         A view that a server runs is let go.
         """
+        # RQ's own mark: it ends the wait for ``rq resume``.
+        self._stop_requested = True
+
         if self._waits:
             raise StopRequested
 
         let_go()
 
     def check_for_suspension(self, burst: bool) -> None:
-        """Wait while ``rq suspend`` holds the workers.
+        """Wait while ``rq suspend`` holds the workers, before each job.
 
         :raises StopRequested: if the process was asked to end
         """
+        if not self._stop.asked:
+            t.cast(t.Any, super()).check_for_suspension(burst)
+
         if self._stop.asked:
             raise StopRequested
-
-        if time.monotonic() - self._looked_at >= SUSPENSION_PAUSE:
-            t.cast(t.Any, super()).check_for_suspension(burst)
-            self._looked_at = time.monotonic()
 
     def heartbeat(self, timeout: int | None = None, pipeline: t.Any = None) -> None:
         """Give a sign of life, if the last one is a while ago.

@@ -69,12 +69,14 @@ class Statement:
 
         All statements of a process take 0.1 s, and most processes use a few.
         """
-        # The text is set last. Two threads may compile at once.
-        if "text" in vars(self) or name == "_source" or name.startswith("__"):
-            raise AttributeError(name)
+        if "text" not in vars(self) and "_source" in vars(self):
+            self._compile(*self._source)
 
-        self._compile(*self._source)
-        return getattr(self, name)
+        # Another thread may have compiled it meanwhile; the text is set last.
+        if name in vars(self):
+            return vars(self)[name]
+
+        raise AttributeError(name)
 
     def _compile(
         self,

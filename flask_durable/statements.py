@@ -88,7 +88,7 @@ JOURNAL = (s.c.error, s.c.output, s.c.topic, s.c.event)
 
 
 class Statements:
-    """All statements, compiled for one database."""
+    """All statements, for one database."""
 
     def __init__(self, database: Database) -> None:
         prepare = database.prepare

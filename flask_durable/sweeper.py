@@ -141,12 +141,12 @@ class Sweeper:
         """Take up to so many due executions, and give how many there were."""
         found = self._state.upkeep.sweep(limit, self._hands.patience, self._second_look)
 
-        lapsed = [due for due in found if due.status == "running"]
-
-        for due in lapsed:
-            self._look_at_lapsed(due)
-
         self._hands.send([due for due in found if due.status != "running"])
+
+        for due in found:
+            if due.status == "running":
+                self._look_at_lapsed(due)
+
         return len(found)
 
     def wake(self, delay: float) -> None:

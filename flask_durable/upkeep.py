@@ -38,7 +38,7 @@ from .tables import steps as s
 
 
 class UpkeepStatements:
-    """The statements of upkeep, compiled for one database."""
+    """The statements of upkeep, for one database."""
 
     def __init__(self, database: Database) -> None:
         prepare = database.prepare

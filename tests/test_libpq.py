@@ -154,6 +154,20 @@ def test_a_statement_is_prepared_once_a_connection(database: Database) -> None:
             assert names.scalars().all() == [statement.message.key.decode()]
 
 
+def test_what_the_server_forgot_is_prepared_again(database: Database) -> None:
+    """A cursor of psycopg has it forget all after a ``ROLLBACK``; that is no outage."""
+    statement = echo(database)
+    bound = statement.bind(dict.fromkeys(VALUES, None))
+
+    with database.connect() as connection:
+        link = libpq_of(connection)
+        bound.run(connection, link)
+        connection.exec_driver_sql("DEALLOCATE ALL")
+        assert len(bound.run(connection, link)) == 1
+        connection.exec_driver_sql("DEALLOCATE ALL")
+        assert len(bound.run(connection, link)) == 1
+
+
 def test_a_new_connection_prepares_anew(database: Database) -> None:
     """What the other one had is gone with it."""
     bound = echo(database).bind(dict.fromkeys(VALUES, None))

@@ -227,6 +227,21 @@ def test_a_lapsed_lease_is_taken_at_the_second_look(bench: Bench) -> None:
     assert bench.hands.sent == [], "the next look sends it"
 
 
+def test_an_error_at_a_lapsed_lease_holds_up_nobody_else(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is due is sent all the same."""
+    bench.begin(ELSEWHERE, lease=-1)
+    due = bench.suspend(-1)
+    sweeper = bench.make()
+    monkeypatch.setattr(sweeper, "_look_at_lapsed", lambda due: 1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        sweeper.sweep(9)
+
+    assert [each.id for each in bench.hands.sent] == [due]
+
+
 @pytest.mark.parametrize("fate", ["dead", "unknown", "elsewhere"])
 def test_whoever_is_not_known_to_live_loses_a_lapsed_lease(
     bench: Bench, fate: str

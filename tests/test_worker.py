@@ -11,6 +11,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import typing as t
 import zlib
 
@@ -21,7 +22,9 @@ from flask import Flask
 from redis import Redis as RedisClient
 from redis.connection import AbstractConnection
 from rq import Queue
+from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
+from rq.suspension import suspend
 
 from flask_durable import FlaskDurable
 from flask_durable import rq_worker
@@ -303,9 +306,9 @@ def test_a_worker_takes_no_commands(workplace: Workplace) -> None:
     assert made.pubsub is None and made.pubsub_thread is None
 
 
-TRIPS = 6
-"""To Redis and back for a job: to take it, to read it, to note that it began, and that
-it ended. RQ by itself goes about twenty times."""
+TRIPS = 7
+"""To Redis and back for a job: to look for ``rq suspend``, to take it, to read it, to
+note that it began, and that it ended. RQ by itself goes about twenty times."""
 
 
 def test_a_job_costs_few_trips_to_redis(
@@ -355,6 +358,32 @@ def test_a_worker_gives_signs_of_life(
     assert connection.hget(made.key, "state") == b"read"
     made.set_state("idle")
     assert connection.hget(made.key, "state") == b"idle"
+
+
+def test_a_held_worker_takes_no_job_and_may_end(workplace: Workplace) -> None:
+    """Whatever it looked at a moment ago."""
+    connection = workplace.queue.connection
+    stop = Stop()
+    made = ReplayWorker(
+        stop, [workplace.queue], connection=connection, serializer=JSONSerializer
+    )
+    made.check_for_suspension(burst=False)
+    suspend(connection)
+    workplace.push_good()
+
+    def end() -> None:
+        wait_until(lambda: connection.hget(made.key, "state") == b"suspended")
+        stop.asked = True
+        made.stop()
+
+    ends = threading.Thread(target=end)
+    ends.start()
+
+    with workplace.app.app_context(), pytest.raises(StopRequested):
+        made.check_for_suspension(burst=False)
+
+    ends.join()
+    assert len(workplace.queue) == 1
 
 
 def test_what_is_loaded_is_no_garbage(app: Flask, durable: FlaskDurable) -> None:
