@@ -115,11 +115,13 @@ def test_who_waits_gets_the_final_response(client: FlaskClient, later: Later) ->
 
 def test_who_waits_in_vain_is_promised(client: FlaskClient) -> None:
     """After the time that it gave."""
+    # The first request of an app makes the tables, which may take as long.
+    client.post("/quick")
     began = time.monotonic()
-    answer = client.post("/work", headers=prefer("wait=0.3"))
-    assert 0.3 <= time.monotonic() - began
+    answer = client.post("/work", headers=prefer("wait=1"))
+    assert 1.0 <= time.monotonic() - began
     assert answer.status_code == 202
-    assert answer.headers["Preference-Applied"] == "wait=0.3"
+    assert answer.headers["Preference-Applied"] == "wait=1"
     assert (answer.json or {})["status"] == "suspended"
 
 
@@ -345,8 +347,8 @@ def test_half_of_the_threads_may_wait(
     assert answer.status_code == 202
     assert "Preference-Applied" not in answer.headers
     places.leave()
-    answer = client.post("/work", headers=prefer("wait=0.1"))
-    assert answer.headers["Preference-Applied"] == "wait=0.1"
+    answer = client.post("/work", headers=prefer("wait=1"))
+    assert answer.headers["Preference-Applied"] == "wait=1"
 
 
 @pytest.mark.parametrize(
