@@ -72,7 +72,7 @@ def _joined(part: Batch) -> Bound:
     lines = [
         {
             name: value.hex() if type(value) is bytes else value
-            for name, value in zip(statement.names, bound.values, strict=True)
+            for name, value in zip(statement.form.names, bound.values, strict=True)
         }
         for (bound,) in part
     ]

@@ -31,10 +31,9 @@ class FollowUps:
 
     def __init__(self, store: Store) -> None:
         prepare = store.database.prepare
-        insert = store.database.insert
         self._store = store
         self._events = Events(store)
-        self._after = prepare(_after_failure, insert)
+        self._after = prepare(_after_failure, store.database.insert)
         self._lock = prepare(_lock)
 
     def lock(

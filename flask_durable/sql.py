@@ -59,49 +59,23 @@ class Statement:
         many: Statement | None = None,
         row: type[t.Any] | None = None,
     ) -> None:
-        self._source = make, dialect, vault
+        self._source = make, dialect
+        self._vault = vault
         self._make_row: t.Any = row and row._make
         self.many = many
         """Does it for several sets of values at once."""
 
-    def __getattr__(self, name: str) -> t.Any:
-        """Compile, at the first use of anything that comes of it.
+    @functools.cached_property
+    def form(self) -> Form:
+        """What compiling it gives.
 
         All statements of a process take 0.1 s, and most processes use a few.
         """
-        if "text" not in vars(self) and "_source" in vars(self):
-            self._compile(*self._source)
+        return _form(*self._source)
 
-        # Another thread may have compiled it meanwhile; the text is set last.
-        if name in vars(self):
-            return vars(self)[name]
-
-        raise AttributeError(name)
-
-    def _compile(
-        self,
-        make: functools.partial[sa.ClauseElement],
-        dialect: sa.Dialect,
-        vault: Vault,
-    ) -> None:
-        form = _form(make, dialect)
-        self._form = form
-        self._blobs = Blobs(vault, form.clause, form.types)
-        self.names = tuple(form.types)
-        """Of its parameters, in the order of a :class:`Bound`'s values."""
-        self._keys = set(self.names)
-        self._pick = _picker(self.names)
-        self._constants = form.constants
-        self._order = form.order
-        self._by_name = form.by_name
-        self._arrange = form.arrange
-        self._is_arranged = form.is_arranged
-        self.text = form.text
-
-    @property
-    def message(self) -> Message:
-        """The same for libpq."""
-        return self._form.message
+    @functools.cached_property
+    def _blobs(self) -> Blobs:
+        return Blobs(self._vault, self.form.clause, self.form.types)
 
     def __call__(self, connection: sa.Connection, **values: t.Any) -> Rows:
         """Run the statement and give all rows that it returns.
@@ -117,7 +91,7 @@ class Statement:
         :raises TypeError: if they are for others than its parameters
         """
         self._check(values)
-        return Bound(self, self._blobs.seal(self._pick(values)))
+        return Bound(self, self._blobs.seal(self.form.pick(values)))
 
     def binder(self, names: cabc.Iterable[str]) -> cabc.Callable[[Values], Bound]:
         """Give what does the same with values in this order; it costs less.
@@ -127,28 +101,14 @@ class Statement:
         """
         places = {name: place for place, name in enumerate(names)}
         self._check(places)
-        pick = _picker([places[name] for name in self.names])
+        pick = _picker([places[name] for name in self.form.names])
         return lambda values: Bound(self, self._blobs.seal(pick(values)))
 
     def _check(self, values: cabc.Mapping[str, t.Any]) -> None:
-        if values.keys() != self._keys:
-            raise TypeError(f"needs {self._keys}, got {values.keys()}: {self.text}")
+        form = self.form
 
-    def arrange(self, values: Values) -> Values:
-        """Give values and constants in the order of the driver's parameters."""
-        if self._is_arranged:
-            return values
-
-        return self._arrange((*values, *self._constants))
-
-    def parameters(self, values: Values) -> t.Any:
-        """Give what the driver takes for values as they are stored."""
-        arranged = self.arrange(values)
-
-        if not self._by_name:
-            return arranged
-
-        return dict(zip(self._order, arranged, strict=True))
+        if values.keys() != form.keys:
+            raise TypeError(f"needs {form.keys}, got {values.keys()}: {form.text}")
 
     def rows(
         self, found: cabc.Iterable[t.Any], names: cabc.Iterable[str], given: Values
@@ -165,7 +125,7 @@ class Statement:
         return self._blobs.open(list(map(self._make_row, found)), given)
 
 
-class _Form:
+class Form:
     """What compiling a statement gives, whatever database it is for."""
 
     def __init__(self, clause: sa.ClauseElement, dialect: sa.Dialect) -> None:
@@ -183,12 +143,15 @@ class _Form:
         self.text = compiled.string
         self.types = {bind[2:]: types[bind] for bind in binds}
         """Of its parameters, by their names."""
-        self.constants = tuple(given[bind] for bind in constants)
-        self.order = order
-        """The driver's parameters."""
-        self.by_name = not compiled.positional
-        self.arrange = _picker([places.index(bind) for bind in order])
-        self.is_arranged = order == binds
+        self.names = tuple(self.types)
+        """Of its parameters, in the order of a :class:`Bound`'s values."""
+        self.keys = set(self.names)
+        self.pick = _picker(self.names)
+        self._constants = tuple(given[bind] for bind in constants)
+        self._order = order
+        self._by_name = not compiled.positional
+        self._arrange = _picker([places.index(bind) for bind in order])
+        self._is_arranged = order == binds
         self._all_types = {bind: types[bind] for bind in order}
 
     @functools.cached_property
@@ -196,17 +159,33 @@ class _Form:
         """The same for libpq."""
         return Message(self.text, self._all_types)
 
+    def arrange(self, values: Values) -> Values:
+        """Give values and constants in the order of the driver's parameters."""
+        if self._is_arranged:
+            return values
 
-def _form(make: functools.partial[sa.ClauseElement], dialect: sa.Dialect) -> _Form:
+        return self._arrange((*values, *self._constants))
+
+    def parameters(self, values: Values) -> t.Any:
+        """Give what the driver takes for values as they are stored."""
+        arranged = self.arrange(values)
+
+        if not self._by_name:
+            return arranged
+
+        return dict(zip(self._order, arranged, strict=True))
+
+
+def _form(make: functools.partial[sa.ClauseElement], dialect: sa.Dialect) -> Form:
     key = make.func, make.args, type(dialect), dialect.paramstyle
 
     if (found := _forms.get(key)) is None:
-        found = _forms[key] = _Form(make(), dialect)
+        found = _forms[key] = Form(make(), dialect)
 
     return found
 
 
-_forms: dict[t.Any, _Form] = {}
+_forms: dict[t.Any, Form] = {}
 """What was compiled in this process, by what makes it and the kind of dialect."""
 
 
@@ -234,8 +213,8 @@ class Bound:
 
     def _run_by(self, libpq: Libpq) -> Rows:
         statement = self.statement
-        message = statement.message
-        result = libpq.run(message, statement.arrange(self.values))
+        message = statement.form.message
+        result = libpq.run(message, statement.form.arrange(self.values))
 
         if not result.nfields:
             return [()] * result.command_tuples
@@ -245,8 +224,8 @@ class Bound:
 
     def _run_observed(self, connection: sa.Connection) -> Rows:
         statement = self.statement
-        parameters = statement.parameters(self.values)
-        result = connection.exec_driver_sql(statement.text, parameters)
+        parameters = statement.form.parameters(self.values)
+        result = connection.exec_driver_sql(statement.form.text, parameters)
 
         if not result.returns_rows:
             return [()] * result.rowcount
@@ -255,7 +234,8 @@ class Bound:
 
     def execute(self, cursor: t.Any) -> t.Any:
         """Send it by a driver's cursor, and give that back."""
-        cursor.execute(self.statement.text, self.statement.parameters(self.values))
+        form = self.statement.form
+        cursor.execute(form.text, form.parameters(self.values))
         return cursor
 
     def rows(self, cursor: t.Any) -> Rows:

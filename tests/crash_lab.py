@@ -115,7 +115,7 @@ class Laboratory:
         # Each is compiled when it is first used, which would be in each fork.
         for each in gc.get_objects():
             if type(each) is Statement:
-                _ = each.text
+                _ = each.form
 
         self.world.clear()
 

@@ -204,6 +204,7 @@ def test_rare_statuses_are_found_by_their_index(
     begin(client, "/fine")
     store = drive.state.store
     statement = drive.state.store.database.prepare(listing_sql.page, "failed", False)
+    form = statement.form
     low, high = Filters(status="failed").bounds()
     names = {"app": store.app, "low": low, "high": high, "limit": 5}
     sqlite = store.database.sqlite
@@ -215,7 +216,7 @@ def test_rare_statuses_are_found_by_their_index(
             connection.exec_driver_sql("SET enable_bitmapscan = off")
 
         rows = connection.exec_driver_sql(
-            verb + statement.text, statement.parameters(statement.bind(names).values)
+            verb + form.text, form.parameters(statement.bind(names).values)
         )
         return "\n".join(str(tuple(row)) for row in rows)
 

@@ -151,7 +151,7 @@ def test_a_statement_is_prepared_once_a_connection(database: Database) -> None:
             names = connection.exec_driver_sql(
                 "SELECT name FROM pg_prepared_statements WHERE name LIKE 'durable_%%'"
             )
-            assert names.scalars().all() == [statement.message.key.decode()]
+            assert names.scalars().all() == [statement.form.message.key.decode()]
 
 
 def test_what_the_server_forgot_is_prepared_again(database: Database) -> None:

@@ -118,12 +118,12 @@ def plans(bench: Bench) -> cabc.Iterator[tuple[str, str]]:
 
 def explain(bench: Bench, statement: t.Any) -> str:
     """Have a compiled statement explained, with values that fit no row."""
-    values = tuple(map(EXAMPLES.get, statement.names))
-    parameters = statement.parameters(values)
+    values = tuple(map(EXAMPLES.get, statement.form.names))
+    parameters = statement.form.parameters(values)
 
     def work(connection: sa.Connection) -> list[str]:
         found = connection.exec_driver_sql(
-            f"EXPLAIN (COSTS OFF) {statement.text}", parameters
+            f"EXPLAIN (COSTS OFF) {statement.form.text}", parameters
         )
         return [row[0] for row in found]
 
