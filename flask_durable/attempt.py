@@ -8,13 +8,12 @@ import contextvars
 import itertools
 import logging
 import os
-import pathlib
-import sys
 import threading
 
 import sqlalchemy as sa
 
 from . import clock
+from .checks import caller
 from .errors import Cancelled
 from .errors import DeadlineExceeded
 from .errors import LeaseLostError
@@ -33,8 +32,6 @@ from .retry import Retry
 from .state import State
 
 logger = logging.getLogger(__name__)
-
-PACKAGE = str(pathlib.Path(__file__).parent)
 
 
 class Attempt:
@@ -59,9 +56,11 @@ class Attempt:
         status_url: str,
     ) -> None:
         self.state = state
+        self._store = state.store
         self.execution = execution
         self.id = execution.id
         self.attempt = execution.attempt
+        self.deadline_at = execution.deadline_at
         self.lease = lease
         self.retry = retry
         self.debug = debug
@@ -83,7 +82,10 @@ class Attempt:
         self._inline_left = state.config.inline_retry
         self._lock = threading.Lock()
         self._clock_offset = execution.now - clock.boottime()
-        self._bytes = sum(len(step.output or b"") for step in self.steps.values())
+        size = sum(len(step.output or b"") for step in self.steps.values())
+        self._left = state.config.max_journal_bytes - size
+        self.room = min(state.config.max_output_bytes, self._left)
+        """Most bytes that the next output may have."""
         last = max((step.position for step in self.steps.values()), default=-1)
         self._positions = itertools.count(last + 1)
 
@@ -106,8 +108,9 @@ class Attempt:
 
         if found is None:
             self._to_pass.clear()
+        else:
+            self._to_pass.discard(name)
 
-        self._to_pass.discard(name)
         return found
 
     @property
@@ -118,7 +121,7 @@ class Attempt:
     def record(self, step: StepRecord) -> None:
         """Commit a step's outcome or mark."""
         try:
-            asked = self.state.store.record(self.id, self.attempt, step)
+            asked = self._store.record(self.id, self.attempt, step)
             self.cancelled = self.cancelled or asked
         except LeaseLostError as error:
             self.lost = error
@@ -129,7 +132,7 @@ class Attempt:
     def transact(self, work: cabc.Callable[[sa.Connection], StepRecord]) -> StepRecord:
         """Do work in the transaction that commits the outcome that it gives."""
         try:
-            step, asked = self.state.store.transact(self.id, self.attempt, work)
+            step, asked = self._store.transact(self.id, self.attempt, work)
             self.cancelled = self.cancelled or asked
         except LeaseLostError as error:
             self.lost = error
@@ -140,7 +143,12 @@ class Attempt:
 
     def _note(self, step: StepRecord) -> None:
         self.steps[step.id] = step
-        self._bytes += len(step.output or b"")
+
+        if step.output is not None:
+            self._left -= len(step.output)
+
+            if self._left < self.room:
+                self.room = self._left
 
         if step.status not in OUTCOMES:
             return
@@ -158,10 +166,6 @@ class Attempt:
             after = max((number for number in got if number is not None), default=0)
             yield Wait(topic, after, self.execution.created_at)
 
-    def room(self) -> int:
-        """Give how many more bytes of outputs the journal takes."""
-        return self.state.config.max_journal_bytes - self._bytes
-
     def take_inline(self, seconds: float) -> bool:
         """Take a pause out of what this attempt may sleep through in place."""
         with self._lock:
@@ -174,16 +178,16 @@ class Attempt:
         if self.lost is not None:
             raise self.lost
 
-        self.state.heartbeat.ensure(self.lease)
+        # Most are neither; a forked child can't call steps.
+        if self.lease.lost or clock.boottime() >= self.lease.expires_at:
+            self.state.heartbeat.ensure(self.lease)
 
     def check_deadline(self, name: str) -> None:
         """Begin nothing new when the execution's time is over.
 
         :raises DeadlineExceeded: if it is
         """
-        until = self.execution.deadline_at
-
-        if until is not None and self.now() >= until:
+        if self.deadline_at is not None and self.now() >= self.deadline_at:
             raise DeadlineExceeded(
                 f"Execution {self.id} took longer than its endpoint's deadline: step"
                 f' "{name}" is not begun.'
@@ -229,7 +233,8 @@ class Scope:
 
         :return: the step's unique name, and what the journal has of it
         """
-        name = self.name(step_id)
+        self.check(step_id)
+        name = self.names.make(step_id)
         return name, self.find(name, kind)
 
     def find(self, name: str, kind: str) -> StepRecord | None:
@@ -242,7 +247,9 @@ class Scope:
             if step.status in OUTCOMES:
                 return step
 
-        self.attempt.check_deadline(name)
+        if self.attempt.deadline_at is not None:
+            self.attempt.check_deadline(name)
+
         return step
 
     def name(self, step_id: str) -> str:
@@ -303,14 +310,14 @@ class Scope:
         if step.kind != kind:
             raise NonDeterminismError(
                 f'Step "{step.id}" of execution {self.attempt.id} is in the journal as'
-                f' "{step.kind}", but {_caller()} asks for "{kind}":'
+                f' "{step.kind}", but {caller()} asks for "{kind}":'
                 " give the new step another id."
             )
 
         if step.id in self.attempt._found and step.position < self._last_position:
             self.attempt.complain(
                 f'Step "{step.id}" was asked for in another order than at first,'
-                f" by {_caller()}"
+                f" by {caller()}"
             )
 
         self._last_position = max(self._last_position, step.position)
@@ -338,13 +345,3 @@ current_scope: contextvars.ContextVar[Scope | None] = contextvars.ContextVar(
 running_step: contextvars.ContextVar[RunningStep | None] = contextvars.ContextVar(
     "flask_durable.running_step", default=None
 )
-
-
-def _caller() -> str:
-    """Name the file and line of the code that called into this package."""
-    frame = sys._getframe(1)
-
-    while frame.f_back and frame.f_code.co_filename.startswith(PACKAGE):
-        frame = frame.f_back
-
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -54,11 +54,14 @@ class Blobs:
 
     def seal(self, values: tuple[t.Any, ...]) -> tuple[t.Any, ...]:
         """Give the values of all parameters as they are stored."""
+        vault = self._vault
+
         for place in self._parameters:
             value = values[place]
 
-            if value is not None and self._vault.changes(value):
-                sealed = self._vault.seal(value)
+            # Most are stored as they are.
+            if value is not None and (vault.locked or value.startswith(MARK)):
+                sealed = vault.seal(value)
                 values = (*values[:place], sealed, *values[place + 1 :])
 
         return values

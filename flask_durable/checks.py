@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pathlib
+import sys
 import typing as t
 
 MAX_ID_LENGTH = 200
+
+PACKAGE = str(pathlib.Path(__file__).parent)
 
 
 def check_id(step_id: str) -> None:
@@ -34,6 +38,16 @@ def check_function(step_id: str, fn: t.Any, verb: str) -> None:
 def _broken(text: str) -> bool:
     """Tell whether a string has surrogates, which no encoding takes."""
     return any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def caller() -> str:
+    """Name the file and line of the code that called into this package."""
+    frame = sys._getframe(1)
+
+    while frame.f_back and frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 def check_workers(max_workers: int) -> None:

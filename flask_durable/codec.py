@@ -54,7 +54,22 @@ def _a(name: str) -> str:
 _TAGGED = b'{"!'
 """How a tagged value begins; a text may have it, too."""
 
-_to_text = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+def _chunks_maker() -> cabc.Callable[[t.Any, int], cabc.Iterable[str]]:
+    """Give what makes the parts of JSON, without looking for circles."""
+    encoder: t.Any = json.encoder
+    plain = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+
+    # Its own way makes a new one of these for each value, at three times the cost.
+    if encoder.c_make_encoder is None:
+        return lambda value, _: plain.iterencode(value)
+
+    quote = encoder.encode_basestring
+    options = (None, plain.default, quote, None, ":", ",", False, False, True)
+    return t.cast("cabc.Callable[..., t.Any]", encoder.c_make_encoder(*options))
+
+
+_chunks = _chunks_maker()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +132,14 @@ class Codec:
 
         :raises Unencodable: if the value, or one inside it, has no encoding
         """
-        plain = self._plain(value)
-        return _to_text(plain).encode("utf-8", "surrogatepass"), plain
+        try:
+            plain = self._to_json(value)
+        except Unencodable as error:
+            name = type(value).__name__
+            error.inside = name if name != error.name else None
+            raise
+
+        return "".join(_chunks(plain, 0)).encode("utf-8", "surrogatepass"), plain
 
     def copy(self, data: bytes, plain: t.Any) -> t.Any:
         """Give what :meth:`decode` gives; without a tag that was made already."""
@@ -138,14 +159,6 @@ class Codec:
 
         return value
 
-    def _plain(self, value: t.Any) -> t.Any:
-        try:
-            return self._to_json(value)
-        except Unencodable as error:
-            name = type(value).__name__
-            error.inside = name if name != error.name else None
-            raise
-
     def _to_json(self, value: t.Any) -> t.Any:
         cls = type(value)
 
@@ -153,9 +166,10 @@ class Codec:
             return value
 
         if cls is list:
-            return [
-                item if type(item) in _PLAIN else self._to_json(item) for item in value
-            ]
+            if _PLAIN.issuperset(map(type, value)):
+                return value.copy()
+
+            return [self._to_json(item) for item in value]
 
         if cls is dict:
             return self._encode_dict(value)
@@ -172,10 +186,10 @@ class Codec:
             pairs = [[self._to_json(k), self._to_json(v)] for k, v in value.items()]
             return {"!dict": pairs}
 
-        return {
-            key: item if type(item) in _PLAIN else self._to_json(item)
-            for key, item in value.items()
-        }
+        if _PLAIN.issuperset(map(type, value.values())):
+            return value.copy()
+
+        return {key: self._to_json(item) for key, item in value.items()}
 
     def _from_object(self, value: dict[str, t.Any]) -> t.Any:
         if len(value) != 1:

@@ -20,6 +20,7 @@ from .batches import run_pipelined
 from .blobs import Rows
 from .database import Database
 from .engines import LOCK_TIMEOUT
+from .file_lock import FileLock
 from .libpq import libpq_of
 from .sql import Bound
 from .sql import is_observed
@@ -147,15 +148,23 @@ class Commits:
     def _lead(self, mine: Write, lane: Lane) -> None:
         """Write what waits by now, and have another thread go on."""
         batch = [mine]
+        turn: FileLock | None = None
 
         try:
-            # Others join while a file's turn is waited for.
-            with self._database.alone():
-                if self._waiting:
-                    self._gather(batch)
+            lock = self._database.lock
 
-                self._commit(lane, batch)
+            if lock is not None and lock.acquire(LOCK_TIMEOUT):
+                turn = lock
+
+            # Others join while a file's turn is waited for.
+            if self._waiting:
+                self._gather(batch)
+
+            self._commit(lane, batch)
         finally:
+            if turn is not None:
+                turn.release()
+
             for write in batch:
                 if write is not mine and write.turn is not None:
                     write.turn.release()
@@ -194,10 +203,13 @@ class Commits:
             # As in all transactions: two of them never wait for each other.
             batch.sort(key=operator.attrgetter("key"))
 
-        connection = self._connect(lane)
+        connection = lane.connection
 
-        if connection is None:
-            return
+        if connection is None or self._database.broken_at is not None:
+            connection = self._connect(lane)
+
+            if connection is None:
+                return
 
         found: list[list[Rows]] | None = None
 

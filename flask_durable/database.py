@@ -46,8 +46,6 @@ read-only during a failover, prepared statements that a pooler lost or has twice
 
 T = t.TypeVar("T")
 
-_NO_TURN = nullcontext()
-
 
 class Keeper(t.Protocol):
     """Keeps a connection of a database for long."""
@@ -79,7 +77,8 @@ class Database:
         )
         self.troubled_at: float | None = None
         """When an error of the connection was last seen, by the boot clock."""
-        self._broken_at: float | None = None
+        self.broken_at: float | None = None
+        """When a connection was last found broken, by the boot clock."""
         self.keepers: list[Keeper] = []
         self._closed = False
 
@@ -189,7 +188,7 @@ class Database:
 
     def is_stale(self, connection: sa.Connection) -> bool:
         """Tell whether a connection was made before another one broke."""
-        broken_at = self._broken_at
+        broken_at = self.broken_at
         return broken_at is not None and connection.info[BORN] < broken_at
 
     def _invalidating(
@@ -211,7 +210,7 @@ class Database:
             t.cast(t.Any, error).connection_invalidated = broken
 
             if broken:
-                self._broken_at = clock.boottime()
+                self.broken_at = clock.boottime()
 
         connection.invalidate()
 
@@ -269,11 +268,11 @@ class Database:
 
     def alone(self) -> t.ContextManager[None]:
         """Keep other writers of a SQLite file waiting, each for its turn."""
-        lock = self._lock
-        return _NO_TURN if lock is None else lock.held(LOCK_TIMEOUT)
+        return self.lock.held(LOCK_TIMEOUT) if self.lock else nullcontext()
 
     @functools.cached_property
-    def _lock(self) -> FileLock | None:
+    def lock(self) -> FileLock | None:
+        """What other writers of a SQLite file wait for, each for its turn."""
         path = self.engine.url.database
         # A URI has options that say where the file is.
         by_name = self.sqlite and path and not path.startswith("file:")

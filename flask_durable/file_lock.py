@@ -7,11 +7,11 @@ still has to wait for SQLite's lock.
 
 from __future__ import annotations
 
+import collections.abc as cabc
 import contextlib
 import fcntl
 import os
 import threading
-import typing as t
 import weakref
 
 from .threads import Bell
@@ -34,21 +34,31 @@ class FileLock:
         weakref.finalize(self, os.close, file)
         self.forget()
 
-    def held(self, timeout: float) -> t.ContextManager[None]:
-        """Hold it, once those have let go of it who were first.
+    @contextlib.contextmanager
+    def held(self, timeout: float) -> cabc.Iterator[None]:
+        """Hold it for the length of a block, as :meth:`acquire` does."""
+        has_it = self.acquire(timeout)
 
-        :param timeout: seconds after which it goes on without: the process that has
-            it may be stopped
-        """
-        return _Turn(self, timeout)
+        try:
+            yield
+        finally:
+            if has_it:
+                self.release()
 
     def acquire(self, timeout: float) -> bool:
-        """Take it, and tell whether :meth:`release` is to be called for that."""
+        """Take it, once those have let go of it who were first.
+
+        :param timeout: seconds after which one goes on without: the process that has
+            it may be stopped
+        :return: whether :meth:`release` is to be called
+        """
         if not self._mine.acquire(True, timeout):
             return False
 
         try:
-            self._take(timeout)
+            # Nobody else of this process has to do with it then.
+            if self._waiting or not self._lock(fcntl.LOCK_NB):
+                self._wait_for_it(timeout)
         except BaseException:
             self.release()
             raise
@@ -57,17 +67,15 @@ class FileLock:
 
     def release(self) -> None:
         """Let go of it."""
-        with self._guard:
-            self._wanted = False
-            self._let_go()
+        if self._waiting:
+            with self._guard:
+                self._wanted = False
 
+        self._let_go()
         self._mine.release()
 
-    def _take(self, timeout: float) -> None:
+    def _wait_for_it(self, timeout: float) -> None:
         with self._guard:
-            if not self._waiting and self._lock(fcntl.LOCK_NB):
-                return
-
             self._wanted = True
             # What rang for one that had given up by then.
             self._came.wait(0.0)
@@ -92,12 +100,13 @@ class FileLock:
         self._lock()
 
         with self._guard:
-            self._waiting = False
-
             if self._wanted:
                 self._came.ring()
             else:
                 self._let_go()
+
+            # Last: who finds nobody waiting does without the guard.
+            self._waiting = False
 
     def _lock(self, how: int = 0) -> bool:
         try:
@@ -122,23 +131,6 @@ class FileLock:
         self._guard = native_lock()
         self._came = Bell()
         self._wanted = self._waiting = False
-
-
-class _Turn:
-    """Holds a lock for the length of a block; a generator would cost more."""
-
-    __slots__ = ("_has_it", "_lock", "_timeout")
-
-    def __init__(self, lock: FileLock, timeout: float) -> None:
-        self._lock = lock
-        self._timeout = timeout
-
-    def __enter__(self) -> None:
-        self._has_it = self._lock.acquire(self._timeout)
-
-    def __exit__(self, *error: object) -> None:
-        if self._has_it:
-            self._lock.release()
 
 
 _locks: weakref.WeakValueDictionary[str, FileLock] = weakref.WeakValueDictionary()

@@ -16,11 +16,6 @@ from .steps import get_scope
 from .steps import Steps
 
 
-def _steps() -> Steps:
-    get_scope()
-    return _STEPS
-
-
 def _current_attempt() -> Attempt:
     return get_scope().attempt
 
@@ -37,9 +32,7 @@ def _current_step() -> RunningStep:
     return found
 
 
-_STEPS = Steps()
-
-step = t.cast(Steps, LocalProxy(_steps))
+step = Steps()
 """The steps of the execution that this thread or greenlet runs."""
 
 current_execution = t.cast("CurrentExecution", LocalProxy(_current_attempt))

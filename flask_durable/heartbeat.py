@@ -137,7 +137,7 @@ class Heartbeat:
         return any(lease.execution_id == execution_id for lease in leases)
 
     def ensure(self, lease: Lease) -> None:
-        """Make sure that the lease is still held.
+        """Make sure that the lease is still held, also if it ran out.
 
         :raises LeaseLostError: if another attempt took over
         :raises JournalLostError: if nobody can tell for too long

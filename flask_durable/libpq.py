@@ -150,28 +150,24 @@ class Libpq:
         :raises psycopg.Error: as a cursor does
         """
         parameters = message.encode(values)
-        known = message.key in self._prepared
 
-        try:
-            return self._run(message, parameters)
-        except self._forgotten:
-            if not known:
-                raise
+        if message.key in self._prepared:
+            try:
+                return self._run(message, parameters)
+            except self._forgotten:
+                # A cursor of the same connection had the server forget all statements,
+                # as psycopg does after a ROLLBACK. Nothing was run.
+                self._prepared.clear()
 
-        # A cursor of the same connection had the server forget all statements, as
-        # psycopg does after a ROLLBACK. Nothing was run.
-        self._prepared.clear()
+        self._connection.send_prepare(message.key, message.text, message.oids)
+        self._result()
+        self._prepared.add(message.key)
         return self._run(message, parameters)
 
     def _run(self, message: Message, parameters: list[bytes | None]) -> t.Any:
-        connection = self._connection
-
-        if message.key not in self._prepared:
-            connection.send_prepare(message.key, message.text, message.oids)
-            self._result()
-            self._prepared.add(message.key)
-
-        connection.send_query_prepared(message.key, parameters, message.formats, BINARY)
+        self._connection.send_query_prepared(
+            message.key, parameters, message.formats, BINARY
+        )
         return self._result()
 
     def _result(self) -> t.Any:

@@ -149,9 +149,10 @@ class Form:
         self.pick = _picker(self.names)
         self._constants = tuple(given[bind] for bind in constants)
         self._order = order
-        self._by_name = not compiled.positional
-        self._arrange = _picker([places.index(bind) for bind in order])
-        self._is_arranged = order == binds
+        pick = _picker([places.index(bind) for bind in order])
+        self._arrange = None if order == binds else pick
+        self.parameters = self.arrange if compiled.positional else self._named
+        """Gives what the driver takes for values as they are stored."""
         self._all_types = {bind: types[bind] for bind in order}
 
     @functools.cached_property
@@ -161,19 +162,13 @@ class Form:
 
     def arrange(self, values: Values) -> Values:
         """Give values and constants in the order of the driver's parameters."""
-        if self._is_arranged:
+        if self._arrange is None:
             return values
 
         return self._arrange((*values, *self._constants))
 
-    def parameters(self, values: Values) -> t.Any:
-        """Give what the driver takes for values as they are stored."""
-        arranged = self.arrange(values)
-
-        if not self._by_name:
-            return arranged
-
-        return dict(zip(self._order, arranged, strict=True))
+    def _named(self, values: Values) -> t.Any:
+        return dict(zip(self._order, self.arrange(values), strict=True))
 
 
 def _form(make: functools.partial[sa.ClauseElement], dialect: sa.Dialect) -> Form:
@@ -209,7 +204,10 @@ class Bound:
         if isinstance(link, Libpq):
             return self._run_by(link)
 
-        return self.rows(self.execute(link or connection.connection.cursor()))
+        cursor = link or connection.connection.cursor()
+        form = self.statement.form
+        cursor.execute(form.text, form.parameters(self.values))
+        return self.rows(cursor) if cursor.description else [()] * cursor.rowcount
 
     def _run_by(self, libpq: Libpq) -> Rows:
         statement = self.statement

@@ -88,10 +88,9 @@ class Steps:
         """
         check_id(id)
         check_function(id, fn, "run")
-        return self._run(get_scope(), id, functools.partial(fn, *args, **kwargs))
-
-    def _run(self, scope: Scope, id: str, call: cabc.Callable[[], t.Any]) -> t.Any:
+        scope = get_scope()
         retry = self._retry or scope.attempt.retry
+        call = functools.partial(fn, *args, **kwargs)
         return run_step(scope, id, call, retry, self._at_most_once)
 
     def options(
@@ -185,10 +184,13 @@ class Steps:
         """
         check_id(id)
         check_workers(max_workers)
+        retry = self._retry or get_scope().attempt.retry
+        once = self._at_most_once
 
         def branch(index: int, item: Item) -> cabc.Callable[[], t.Any]:
             call = functools.partial(fn, item)
-            return lambda: self._run(get_scope(), f"{id}[{index}]", call)
+            name = f"{id}[{index}]"
+            return lambda: run_step(get_scope(), name, call, retry, once)
 
         branches = list(itertools.starmap(branch, enumerate(items)))
         ended = run_branches(get_scope(), branches, max_workers)

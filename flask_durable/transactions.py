@@ -31,22 +31,11 @@ class TransactionTries(StepTries):
 
     kind = "transaction"
 
-    def __init__(
-        self,
-        scope: Scope,
-        name: str,
-        found: StepRecord | None,
-        call: Call,
-        retry: Retry,
-    ) -> None:
-        super().__init__(scope, name, found, lambda: None, retry)
-        self._transaction = call
+    def _work(self, *args: t.Any) -> t.Any:
+        return self.attempt.transact(self._write).output
 
-    def _try(self) -> t.Any:
-        return self._running(self.attempt.transact, self._work).output
-
-    def _work(self, connection: sa.Connection) -> StepRecord:
-        value = self._call(self._transaction, connection)
+    def _write(self, connection: sa.Connection) -> StepRecord:
+        value = super()._work(connection)
         output, _ = self._encode(value)
         now = self.attempt.now()
         return self._as("completed", finished_at=now, output=output)

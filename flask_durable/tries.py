@@ -90,30 +90,43 @@ class StepTries:
         scope: Scope,
         name: str,
         found: StepRecord | None,
-        call: cabc.Callable[[], t.Any],
+        call: cabc.Callable[..., t.Any],
         retry: Retry,
     ) -> None:
         self.scope = scope
         self.attempt = scope.attempt
         self.call = call
         self.retry = retry
-        # A crash is no try: one that was running when its process died is
-        # begun again under the same number.
-        counted = found is not None and found.status in ("retrying", "waiting")
-        failed = found.tries if found and counted else 0
-        self.step = StepRecord(
-            id=name,
-            kind=self.kind,
-            status="running",
-            tries=max(failed + 1, found.tries if found else 1),
-            position=found.position if found else self.attempt.next_position(),
-            attempt=self.attempt.attempt,
-            started_at=found.started_at if found else self.attempt.now(),
-        )
-        self.wake_at = found.wake_at if found else None
+        self.step, self.wake_at = self._begin(name, found)
         self._began = 0.0
         """When its last try began, by the boot clock."""
         self._failure = Failure.decode(found.error) if found and found.error else None
+
+    def _begin(
+        self, name: str, found: StepRecord | None
+    ) -> tuple[StepRecord, float | None]:
+        """Give the step as it is begun, and when it may be."""
+        attempt = self.attempt
+
+        if found is None:
+            place, now = attempt.next_position(), attempt.now()
+            number = attempt.attempt
+            return StepRecord(name, self.kind, "running", 1, place, number, now), None
+
+        # A crash is no try: one that was running when its process died is
+        # begun again under the same number.
+        failed = found.tries if found.status in ("retrying", "waiting") else 0
+        tries = max(failed + 1, found.tries)
+        step = StepRecord(
+            name,
+            self.kind,
+            "running",
+            tries,
+            found.position,
+            attempt.attempt,
+            found.started_at,
+        )
+        return step, found.wake_at
 
     def mark_start(self, found: StepRecord | None) -> None:
         """Commit that the function is about to be called.
@@ -152,10 +165,7 @@ class StepTries:
             self.step = self.step._replace(tries=self.step.tries + 1)
 
     def _try(self) -> t.Any:
-        return self._running(self._call, self.call)
-
-    def _running(self, work: cabc.Callable[..., t.Any], *args: t.Any) -> t.Any:
-        """Do work while the step shows as running."""
+        """Do the work while the step shows as running."""
         attempt, step = self.attempt, self.step
         lease = attempt.lease
         attempt.ensure_lease()
@@ -164,28 +174,29 @@ class StepTries:
         lease.tries[step.id] = began, step
 
         try:
-            return work(*args)
+            return self._work()
         finally:
             running_step.reset(token)
             lease.tries.pop(step.id, None)
 
-    def _call(self, function: cabc.Callable[..., t.Any], *args: t.Any) -> t.Any:
+    def _work(self, *args: t.Any) -> t.Any:
+        """Call the function."""
         state = self.attempt.state
 
         if state.probe is None and state.tracer is None:
-            return resolve(function(*args))
+            return resolve(self.call(*args))
 
         with traced(state.tracer, self.attempt.execution, self.step):
-            return self._probed(function, *args)
+            return self._probed(*args)
 
-    def _probed(self, function: cabc.Callable[..., t.Any], *args: t.Any) -> t.Any:
+    def _probed(self, *args: t.Any) -> t.Any:
         probe = self.attempt.state.probe
 
         if probe is None:
-            return resolve(function(*args))
+            return resolve(self.call(*args))
 
         probe.before(self.step)
-        value = resolve(function(*args))
+        value = resolve(self.call(*args))
         probe.after(self.step)
         return value
 
@@ -199,14 +210,7 @@ class StepTries:
         failure = self._failure and self._timed(self._failure, "")
         error = failure.encode() if failure else None
         attempt = self.attempt
-        attempt.record(
-            self.step._replace(
-                status="completed",
-                finished_at=attempt.now(),
-                output=output,
-                error=error,
-            )
-        )
+        attempt.record(self.step.completed(attempt.now(), output, error))
         # Only now: what an app's own decoder raises must not undo the step.
         return attempt.state.codec.copy(output, plain)
 
@@ -223,17 +227,23 @@ class StepTries:
             reason = f"returned what can't be stored: {error}. It ran."
             raise OutputProblem(reason) from None
 
-        config = self.attempt.state.config
-        size = len(output)
-
-        if size > (limit := config.max_output_bytes):
-            raise OutputProblem(_too_big(size, "MAX_OUTPUT_BYTES", limit))
-
-        if size > self.attempt.room():
-            limit = config.max_journal_bytes
-            raise OutputProblem(_too_big(size, "MAX_JOURNAL_BYTES", limit))
+        if len(output) > self.attempt.room:
+            raise OutputProblem(self._too_big(len(output)))
 
         return output, plain
+
+    def _too_big(self, size: int) -> str:
+        config = self.attempt.state.config
+        key, limit = "OUTPUT", config.max_output_bytes
+
+        if size <= limit:
+            key, limit = "JOURNAL", config.max_journal_bytes
+
+        return (
+            f"returned {size} bytes. It ran, but that is over the limit of"
+            f" DURABLE_MAX_{key}_BYTES ({limit}): keep the data elsewhere and return"
+            " where it is."
+        )
 
     def _failed(self, error: Exception) -> None:
         """Return if it is time for the next try."""
@@ -333,10 +343,3 @@ TIMEOUT_ERROR = class_name(WaitTimeoutError)
 INTERRUPTED_ERROR = class_name(StepInterruptedError)
 
 _OWN_ERRORS = {TIMEOUT_ERROR: WaitTimeoutError, INTERRUPTED_ERROR: StepInterruptedError}
-
-
-def _too_big(size: int, key: str, limit: int) -> str:
-    return (
-        f"returned {size} bytes. It ran, but that is over the limit of DURABLE_{key}"
-        f" ({limit}): keep the data elsewhere and return where it is."
-    )

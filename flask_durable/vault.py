@@ -40,12 +40,8 @@ class Vault:
         self.locked = bool(keys)
         self._fernet = _fernet(keys) if keys else None
 
-    def changes(self, value: bytes) -> bool:
-        """Tell whether a value is not stored as it is."""
-        return self.locked or value.startswith(MARK)
-
     def seal(self, value: bytes) -> bytes:
-        """Give what is stored for a value."""
+        """Give what is stored for a value: itself, without a mark and keys."""
         if self._fernet is not None:
             # Fernet's text is a third longer than the bytes that it stands for.
             return SEALED + base64.urlsafe_b64decode(self._fernet.encrypt(value))

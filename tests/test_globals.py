@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import datetime as dt
 import threading
 import typing as t
 
@@ -28,12 +29,41 @@ def database_url(sqlite_url: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "use", [lambda: step.run, lambda: current_execution.id, lambda: step.options()]
+    "use",
+    [
+        lambda: current_execution.id,
+        lambda: step.run("a", print),
+        lambda: step.transaction("a", print),
+        lambda: step.parallel(print),
+        lambda: step.map("a", print, []),
+        lambda: step.sleep("a", 1),
+        lambda: step.sleep_until("a", dt.datetime.now(dt.UTC)),
+        lambda: step.wait_for_event("a", "paid"),
+        lambda: step.callback("a"),
+        lambda: step.poll("a", print),
+        lambda: step.invoke("a", "other"),
+        lambda: step.progress("a"),
+        lambda: step.options(at_most_once=True).run("a", print),
+    ],
 )
 def test_outside_of_an_execution_the_error_says_what_to_do(use: t.Any) -> None:
     """It is the same for all."""
     with pytest.raises(RuntimeError, match="put `@durable.endpoint` under the route"):
         use()
+
+
+def test_options_can_be_kept_outside_of_an_execution(
+    app: Flask, durable: FlaskDurable, client: FlaskClient
+) -> None:
+    """As a constant of a module, say."""
+    once = step.options(at_most_once=True)
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> str:
+        return once.run("a", lambda: "done")
+
+    assert client.post("/work").text == "done"
 
 
 def test_outside_of_a_step_the_error_says_what_to_do() -> None:
@@ -49,7 +79,7 @@ def test_outside_of_a_request_there_is_no_replay() -> None:
 
 def test_outside_of_an_execution_names_can_be_asked_for() -> None:
     """Documentation tools and debuggers look at module globals."""
-    assert "LocalProxy" in repr(step)
+    assert "Steps" in repr(step)
     assert not current_execution
     assert not current_step
 

@@ -567,11 +567,21 @@ def test_a_step_after_a_nested_one_works(
     assert client.post("/work").text == "went on"
 
 
-@pytest.mark.parametrize("verb", ["run", "sleep", "map", "parallel", "options"])
-def test_a_step_outside_of_any_app_says_what_to_do(verb: str) -> None:
+@pytest.mark.parametrize(
+    ("verb", "given"),
+    [
+        ("run", ("seat", int)),
+        ("sleep", ("seat", 1)),
+        ("map", ("seat", int, [1])),
+        ("parallel", (int,)),
+    ],
+)
+def test_a_step_outside_of_any_app_says_what_to_do(
+    verb: str, given: tuple[t.Any, ...]
+) -> None:
     """The sentence is an instruction."""
     with pytest.raises(RuntimeError, match=OUTSIDE):
-        getattr(step, verb)("seat", lambda: 1)
+        getattr(step, verb)(*given)
 
 
 def test_a_step_in_a_plain_view_says_what_to_do(
