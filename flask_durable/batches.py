@@ -50,13 +50,13 @@ def _parts(batch: Batch) -> cabc.Iterator[Batch]:
 
 
 def can_join(bounds: tuple[Bound, ...]) -> bool:
-    """Tell whether a write can be one line of a statement for many."""
-    return len(bounds) == 1 and bounds[0].statement.many is not None
+    """Tell whether a write can be lines of a statement for many."""
+    return all(bound.statement.many is not None for bound in bounds)
 
 
 def _send(driver: t.Any, part: Batch) -> cabc.Callable[[], list[list[Rows]]]:
     """Send some writes; what comes back gives the rows of each after the pipeline."""
-    if len(part) == 1:
+    if len(part) == 1 and (len(part[0]) == 1 or not can_join(part[0])):
         sent = [(bound, bound.execute(driver.cursor())) for bound in part[0]]
         return lambda: [[bound.rows(cursor) for bound, cursor in sent]]
 
@@ -74,13 +74,14 @@ def _joined(part: Batch) -> Bound:
             name: value.hex() if type(value) is bytes else value
             for name, value in zip(statement.form.names, bound.values, strict=True)
         }
-        for (bound,) in part
+        for bounds in part
+        for bound in bounds
     ]
     return statement.many.bind({LINES: json.dumps(lines)})
 
 
 def _shared_out(written: Rows, part: Batch) -> list[list[Rows]]:
-    """Give each write its row if all were done, else none of them: which it was that
+    """Give each write its rows if all were done, else none of them: which it was that
     could not be done is found out by each for itself."""
-    whole = len(written) == len(part)
-    return [[[()] if whole else []] for _ in part]
+    whole = len(written) == sum(map(len, part))
+    return [[[()] if whole else []] * len(bounds) for bounds in part]

@@ -20,8 +20,6 @@ from werkzeug.wrappers import Response
 from .answers import final_response
 from .answers import later_response
 from .attempt import Attempt
-from .attempt import current_scope
-from .attempt import running_step
 from .awaiting import leaves
 from .capture import capture_response
 from .ending import Ending
@@ -42,6 +40,9 @@ from .records import Execution
 from .records import ExecutionStatus
 from .records import Failure
 from .records import ResponseRecord
+from .scope import current_scope
+from .scope import running_step
+from .scope import Scope
 from .sending import INSIDE
 from .state import State
 from .status import link_status
@@ -77,6 +78,7 @@ class Call:
         self._state = state
         self._options = options
         self._attempt = attempt
+        self._root = Scope(attempt)
         self._patience = patience
         self._outcome: Outcome | None = None
         self._ending = Ending(state, attempt, request.environ.get(INSIDE))
@@ -109,7 +111,7 @@ class Call:
             self._in_view = False
 
     def _run(self, view: View, args: t.Any, kwargs: t.Any) -> t.Any:
-        root = self._attempt.root
+        root = self._root
 
         if self._attempt.cancelled:
             return self._cancelled()
@@ -151,7 +153,7 @@ class Call:
         if lost is not None:
             raise next(leaves(lost))
 
-        if self._attempt.root.suspended is None:
+        if self._root.suspended is None:
             raise group
 
     def _make_response(self, value: t.Any) -> Response:
@@ -164,7 +166,7 @@ class Call:
 
     @contextlib.contextmanager
     def _active(self) -> cabc.Iterator[None]:
-        scope = current_scope.set(self._attempt.root)
+        scope = current_scope.set(self._root)
         step = running_step.set(None)
 
         try:
@@ -203,7 +205,7 @@ class Call:
             exc_info=error,
         )
         wake_at = self._attempt.now() + delay
-        self._attempt.root.suspended = Suspended(wake_at)
+        self._root.suspended = Suspended(wake_at)
         return self._suspend(errors, failure)
 
     def _cancelled(self) -> Response:
@@ -226,7 +228,7 @@ class Call:
 
     def _suspend(self, errors: int = 0, failure: bytes | None = None) -> Response:
         attempt = self._attempt
-        root = attempt.root
+        root = self._root
         assert root.suspended is not None
         deadline = attempt.execution.deadline_at
         wake_at = min(

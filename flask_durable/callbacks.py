@@ -7,13 +7,13 @@ import typing as t
 import sqlalchemy as sa
 from flask import url_for
 
-from .attempt import current_scope
-from .attempt import Scope
 from .errors import CallbackConflict
 from .errors import CallbackGone
 from .errors import ExecutionNotFound
 from .events import Events
 from .ids import new_nonce
+from .scope import current_scope
+from .scope import Scope
 from .signing import read_callback
 from .signing import sign_callback
 from .state import State

@@ -25,7 +25,6 @@ from .arrival import refuse_replay
 from .arrival import unavailable
 from .arrival import USED
 from .attempt import Attempt
-from .attempt import current_scope
 from .awaiting import resolve
 from .call import Call
 from .call import KEY as CALL_KEY
@@ -47,6 +46,7 @@ from .records import RequestKey
 from .records import RequestRecord
 from .records import StepRecord
 from .recovery import PUT_OFF
+from .scope import current_scope
 from .signing import check_secret_key
 from .signing import Ticket
 from .state import get_state

@@ -7,10 +7,10 @@ import threading
 import typing as t
 
 from .attempt import Attempt
-from .attempt import current_scope
-from .attempt import Scope
 from .errors import LeaseLostError
 from .records import StepRecord
+from .scope import current_scope
+from .scope import Scope
 
 Moment = t.Literal["before", "after"]
 

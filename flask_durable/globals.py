@@ -9,9 +9,9 @@ from flask import request
 from werkzeug.local import LocalProxy
 
 from .attempt import Attempt
-from .attempt import running_step
-from .attempt import RunningStep
 from .replay import Replay
+from .scope import running_step
+from .scope import RunningStep
 from .steps import get_scope
 from .steps import Steps
 

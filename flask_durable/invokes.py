@@ -6,7 +6,6 @@ import collections.abc as cabc
 import json
 import typing as t
 
-from .attempt import Scope
 from .blobs import UNREADABLE
 from .capture import stored_response
 from .errors import DecryptionError
@@ -19,6 +18,7 @@ from .options import options_of
 from .records import Event
 from .records import Failure
 from .records import StepRecord
+from .scope import Scope
 from .state import this_app
 from .waits import Waiting
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from .attempt import current_scope
-from .attempt import running_step
+from .scope import current_scope
+from .scope import running_step
 
 PACKAGE = __name__.partition(".")[0]
 

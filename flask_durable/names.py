@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc as cabc
 import re
+import typing as t
 
 from .errors import DuplicateStepError
 
@@ -42,14 +43,15 @@ class Names:
 
         name = step_id
         self._claim(name)
-        count = self._count(name) + 1
+        number = used = self._count(name)
 
-        while self._count(name):
-            name = f"{step_id}#{count}"
-            count += 1
+        while used:
+            number += 1
+            name = f"{step_id}#{number}"
+            used = self._count(name)
 
-        for used in {step_id, name}:
-            self._counts[used] = self._counts.get(used, 0) + 1
+        for each in {step_id, name}:
+            self._counts[each] = self._counts.get(each, 0) + 1
 
         if name != step_id:
             self._claim(name)
@@ -57,8 +59,13 @@ class Names:
         return name
 
     def _count(self, name: str) -> int:
-        above = self._parent._count(name) if self._parent else 0
-        return above + self._counts.get(name, 0)
+        count, names = 0, t.cast("Names | None", self)
+
+        while names is not None:
+            count += names._counts.get(name, 0)
+            names = names._parent
+
+        return count
 
     def _claim(self, name: str) -> None:
         branch = self

@@ -11,16 +11,18 @@ import threading
 import typing as t
 
 from flask import current_app
+from flask import Flask
 from flask import request
 from flask.ctx import AppContext
 from flask.globals import app_ctx
 
-from .attempt import current_scope
-from .attempt import Scope
 from .awaiting import resolve
 from .errors import Cancelled
 from .errors import LeaseLostError
 from .errors import Suspended
+from .outbox import Outbox
+from .scope import current_scope
+from .scope import Scope
 
 MAX_THREADS = 128
 """Threads of all parallel calls of a process; what is over runs in its caller."""
@@ -43,18 +45,23 @@ class Ran:
 
 
 def run_branches(
-    scope: Scope, branches: cabc.Sequence[Branch], max_workers: int
+    scope: Scope,
+    branches: cabc.Sequence[Branch],
+    max_workers: int,
+    outbox: Outbox | None = None,
 ) -> list[Ran]:
     """Run branches at once and wait until every one has ended.
 
     The calling thread takes part, so that a nested call never waits for
     threads that others hold.
 
+    :param outbox: has it commit what others bring instead, where there are others
     :raises LeaseLostError: if the attempt may not go on
     :raises Suspended: if a branch is suspended, at the earliest wake time
     """
     results: list[Ran | None] = [None] * len(branches)
-    scopes = [scope.fork() for _ in branches]
+    commit = None if outbox is None else outbox.put
+    scopes = [scope.fork(commit) for _ in branches]
     isolation = Isolation()
     queue = itertools.count()
 
@@ -62,14 +69,25 @@ def run_branches(
         while (index := next(queue)) < len(branches):
             results[index] = isolation.run(branches[index], scopes[index])
 
+    most = min(max_workers, len(branches))
+    serves = outbox is not None and most > 1
+
     with _read_one_by_one():
-        helpers = _start_helpers(work, min(max_workers, len(branches)) - 1)
-        work()
+        helpers = _start_helpers(work, most if serves else most - 1, outbox)
+
+        if outbox is not None and helpers:
+            outbox.serve(helpers)
+        else:
+            work()
 
         for helper in helpers:
             helper.join()
 
     scope.join(scopes)
+
+    if outbox is not None:
+        outbox.check()
+
     ended = [t.cast(Ran, result) for result in results]
     _leave_if_not_done(scope, scopes, ended)
     return ended
@@ -109,7 +127,9 @@ def _locked(lock: t.Any, read: Reader) -> Reader:
     return read_alone
 
 
-def _start_helpers(work: Branch, count: int) -> list[threading.Thread]:
+def _start_helpers(
+    work: Branch, count: int, outbox: Outbox | None
+) -> list[threading.Thread]:
     helpers: list[threading.Thread] = []
 
     def help_out() -> None:
@@ -117,6 +137,9 @@ def _start_helpers(work: Branch, count: int) -> list[threading.Thread]:
             work()
         finally:
             _free_threads.release()
+
+            if outbox is not None:
+                outbox.leave()
 
     while len(helpers) < count and _free_threads.acquire(blocking=False):
         thread = threading.Thread(target=help_out, name="flask_durable.branch")
@@ -143,28 +166,29 @@ class Isolation:
 
     def __init__(self) -> None:
         self._variables = contextvars.copy_context()
+        self._app = t.cast(t.Any, current_app)._get_current_object()
 
     def run(self, branch: Branch, scope: Scope) -> Ran:
         """Run a branch, in any thread."""
         try:
-            return Ran(self._variables.copy().run(_run_alone, branch, scope))
+            return Ran(self._variables.copy().run(_run_alone, self._app, branch, scope))
         except BaseException as error:
             return Ran(error=error)
 
 
-def _run_alone(branch: Branch, scope: Scope) -> t.Any:
+def _run_alone(app: Flask, branch: Branch, scope: Scope) -> t.Any:
     current_scope.set(scope)
 
-    with _own_context():
+    with _own_context(app):
         return resolve(branch())
 
 
-def _own_context() -> AppContext:
+def _own_context(app: Flask) -> AppContext:
     # Later versions of Flask have one context for both.
     if hasattr(AppContext, "copy"):
         return t.cast(AppContext, t.cast(t.Any, app_ctx)._get_current_object().copy())
 
-    return current_app.app_context()
+    return app.app_context()
 
 
 def _leave_if_not_done(

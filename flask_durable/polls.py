@@ -5,9 +5,9 @@ from __future__ import annotations
 import collections.abc as cabc
 import typing as t
 
-from .attempt import Scope
 from .records import StepRecord
 from .retry import Retry
+from .scope import Scope
 from .tries import replay_outcome
 from .tries import StepTries
 from .waits import timed_out

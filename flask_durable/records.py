@@ -123,6 +123,10 @@ class StepRecord(t.NamedTuple):
         return StepRecord(*began, at, None, None, error, output)
 
 
+Marked = tuple[StepRecord, str]
+"""An outcome, and the nonce by which it is known to be written if it is given again."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Execution:
     """An execution without its request and response."""

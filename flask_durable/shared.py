@@ -11,6 +11,8 @@ import sqlalchemy as sa
 from .database import Database
 from .errors import NonRetryableError
 
+T = t.TypeVar("T")
+
 IDLE_LIMIT = 60
 """Seconds that a user's function may take between two of its statements."""
 
@@ -47,3 +49,24 @@ def _refuse_to_end() -> t.NoReturn:
         " the step: return to commit, raise to roll back, and use begin_nested() for"
         " what may fail in between."
     )
+
+
+class WorkError(Exception):
+    """Carries an error of a user's function past the handling of outages."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def do_work(work: cabc.Callable[[sa.Connection], T], connection: sa.Connection) -> T:
+    """Call a user's function.
+
+    :raises WorkError: if it raises, unless its connection broke
+    """
+    try:
+        return work(connection)
+    except Exception as error:
+        if connection.invalidated:
+            raise
+
+        raise WorkError(error) from error

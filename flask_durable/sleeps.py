@@ -6,8 +6,8 @@ import collections.abc as cabc
 import typing as t
 
 from .attempt import Attempt
-from .attempt import Scope
 from .records import StepRecord
+from .scope import Scope
 from .tries import replay_outcome
 
 

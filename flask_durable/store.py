@@ -18,10 +18,13 @@ from .errors import LeaseLostError
 from .ids import new_nonce
 from .records import EndedRow
 from .records import ExecutionStatus
+from .records import Marked
 from .records import ResponseRecord
 from .records import StepRecord
 from .records import Wait
+from .shared import do_work
 from .shared import shared_transaction
+from .shared import WorkError
 from .sql import Bound
 
 OUTAGE_PATIENCE = 30.0
@@ -57,6 +60,25 @@ class Store(Beginner):
         if written and written[0]:
             return False
 
+        return self._record_alone(execution_id, attempt, step, nonce)
+
+    def record_all(
+        self, execution_id: str, attempt: int, given: cabc.Sequence[Marked]
+    ) -> bool:
+        """Do the same with several outcomes in one commit."""
+        bind, key = self.sql.bind_record, (execution_id, attempt)
+        bounds = [bind((*step, *key, nonce)) for step, nonce in given]
+        written = self.commits.write(execution_id, *bounds) or [[]] * len(given)
+        asked = [
+            self._record_alone(execution_id, attempt, *each)
+            for each, rows in zip(given, written, strict=True)
+            if not rows
+        ]
+        return any(asked)
+
+    def _record_alone(
+        self, execution_id: str, attempt: int, step: StepRecord, nonce: str
+    ) -> bool:
         def wrote(connection: sa.Connection) -> bool:
             return self._wrote_step(connection, execution_id, step.id, nonce)
 
@@ -91,7 +113,7 @@ class Store(Beginner):
                 return True
 
             with shared_transaction(self.database, connection) as ensure_open:
-                step = _do(work, connection)
+                step = do_work(work, connection)
                 ensure_open()
                 done.append(step)
                 values = step._asdict() | {"attempt": attempt, "nonce": nonce}
@@ -109,7 +131,7 @@ class Store(Beginner):
 
         try:
             self._fenced(run, execution_id, attempt)
-        except _WorkError as failed:
+        except WorkError as failed:
             raise failed.error from None
 
         return done[-1], asked
@@ -308,25 +330,6 @@ class Store(Beginner):
 
         if not written:
             raise _fence_error(execution_id, attempt)
-
-
-class _WorkError(Exception):
-    """Carries an error of a user's function past the handling of outages."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-
-def _do(
-    work: cabc.Callable[[sa.Connection], StepRecord], connection: sa.Connection
-) -> StepRecord:
-    try:
-        return work(connection)
-    except Exception as error:
-        if connection.invalidated:
-            raise
-
-        raise _WorkError(error) from error
 
 
 def _fence_error(execution_id: str, attempt: int) -> LeaseLostError:

@@ -6,8 +6,8 @@ import json
 import logging
 import typing as t
 
-from .attempt import running_step
-from .attempt import Scope
+from .scope import running_step
+from .scope import Scope
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ import typing as t
 
 import sqlalchemy as sa
 
-from .attempt import Scope
 from .records import StepRecord
 from .retry import Retry
+from .scope import Scope
 from .tries import replay_outcome
 from .tries import StepTries
 

@@ -9,9 +9,6 @@ import typing as t
 from werkzeug.exceptions import HTTPException
 
 from . import clock
-from .attempt import running_step
-from .attempt import RunningStep
-from .attempt import Scope
 from .awaiting import resolve
 from .codec import Unencodable
 from .errors import MISUSE
@@ -26,6 +23,9 @@ from .records import Failure
 from .records import StepRecord
 from .records import StepStatus
 from .retry import Retry
+from .scope import running_step
+from .scope import RunningStep
+from .scope import Scope
 from .tracing import traced
 
 logger = logging.getLogger(__name__)
@@ -210,7 +210,7 @@ class StepTries:
         failure = self._failure and self._timed(self._failure, "")
         error = failure.encode() if failure else None
         attempt = self.attempt
-        attempt.record(self.step.completed(attempt.now(), output, error))
+        self.scope.commit(self.step.completed(attempt.now(), output, error))
         # Only now: what an app's own decoder raises must not undo the step.
         return attempt.state.codec.copy(output, plain)
 

@@ -12,13 +12,13 @@ import typing as t
 import sqlalchemy as sa
 
 from . import clock
-from .attempt import Scope
 from .errors import DecryptionError
 from .records import Event
 from .records import Failure
 from .records import StepRecord
 from .records import Wait
 from .recovery import PUT_OFF
+from .scope import Scope
 from .tries import replay_outcome
 from .tries import TIMEOUT_ERROR
 
