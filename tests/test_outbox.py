@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import collections.abc as cabc
+import pathlib
+import subprocess
+import sys
 import threading
 import typing as t
 
@@ -386,3 +389,34 @@ def test_a_map_whose_lease_is_lost_ends_the_attempt(
     assert len(calls) < 2000
     names = [thread.name for thread in threading.enumerate()]
     assert "flask_durable.branch" not in names
+
+
+GREENLETS = """
+from gevent import monkey
+
+monkey.patch_all(queue=False)
+
+from flask import Flask
+from flask_durable import FlaskDurable, step
+import time
+
+app = Flask("greenlets")
+app.config.update(SECRET_KEY="test", DURABLE_DATABASE_URL="sqlite:///journal.db")
+app.testing = True
+durable = FlaskDurable(app)
+
+
+@app.post("/wide")
+@durable.endpoint
+def wide():
+    return step.map("item", lambda n: time.sleep(0.01) or n, range(40))
+
+
+assert app.test_client().post("/wide").json == list(range(40))
+"""
+
+
+def test_a_map_of_greenlets_does_not_hold_their_hub(tmp_path: pathlib.Path) -> None:
+    """Whatever else of the standard library is patched."""
+    command = [sys.executable, "-c", GREENLETS]
+    subprocess.run(command, cwd=tmp_path, timeout=60, check=True)
