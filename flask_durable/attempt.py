@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import logging
 import threading
+import typing as t
 
 import sqlalchemy as sa
 
@@ -24,6 +25,9 @@ from .retry import Retry
 from .state import State
 
 logger = logging.getLogger(__name__)
+
+R = t.TypeVar("R")
+T = t.TypeVar("T")
 
 
 class Attempt:
@@ -112,38 +116,32 @@ class Attempt:
 
     def record(self, step: StepRecord) -> None:
         """Commit a step's outcome or mark."""
-        try:
-            asked = self._store.record(self.id, self.attempt, step)
-            self.cancelled = self.cancelled or asked
-        except LeaseLostError as error:
-            self.lost = error
-            raise
-
+        asked = self._fenced(self._store.record, step)
+        self.cancelled = self.cancelled or asked
         self._note(step)
 
     def record_all(self, given: cabc.Sequence[Marked]) -> None:
         """Commit several outcomes at once; after an error it can be done again."""
-        try:
-            asked = self._store.record_all(self.id, self.attempt, given)
-            self.cancelled = self.cancelled or asked
-        except LeaseLostError as error:
-            self.lost = error
-            raise
+        asked = self._fenced(self._store.record_all, given)
+        self.cancelled = self.cancelled or asked
 
         for step, _ in given:
             self._note(step)
 
     def transact(self, work: cabc.Callable[[sa.Connection], StepRecord]) -> StepRecord:
         """Do work in the transaction that commits the outcome that it gives."""
+        step, asked = self._fenced(self._store.transact, work)
+        self.cancelled = self.cancelled or asked
+        self._note(step)
+        return step
+
+    def _fenced(self, write: cabc.Callable[[str, int, T], R], what: T) -> R:
+        """Write for this attempt, and keep in mind if that is not ours any more."""
         try:
-            step, asked = self._store.transact(self.id, self.attempt, work)
-            self.cancelled = self.cancelled or asked
+            return write(self.id, self.attempt, what)
         except LeaseLostError as error:
             self.lost = error
             raise
-
-        self._note(step)
-        return step
 
     def _note(self, step: StepRecord) -> None:
         self.steps[step.id] = step

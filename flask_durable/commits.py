@@ -151,6 +151,7 @@ class Commits:
         turn: FileLock | None = None
 
         try:
+            # As Database.alone, whose block would cost every step more.
             lock = self._database.lock
 
             if lock is not None and lock.acquire(LOCK_TIMEOUT):

@@ -49,8 +49,7 @@ class Scope:
 
         :return: the step's unique name, and what the journal has of it
         """
-        self.check(step_id)
-        name = self.names.make(step_id)
+        name = self.name(step_id)
         return name, self.find(name, kind)
 
     def find(self, name: str, kind: str) -> StepRecord | None:

@@ -107,26 +107,20 @@ class StepTries:
     ) -> tuple[StepRecord, float | None]:
         """Give the step as it is begun, and when it may be."""
         attempt = self.attempt
+        wake_at = None
 
         if found is None:
-            place, now = attempt.next_position(), attempt.now()
-            number = attempt.attempt
-            return StepRecord(name, self.kind, "running", 1, place, number, now), None
+            tries, position = 1, attempt.next_position()
+            started_at = attempt.now()
+        else:
+            # A crash is no try: one that was running when its process died is
+            # begun again under the same number.
+            failed = found.tries if found.status in ("retrying", "waiting") else 0
+            tries, position = max(failed + 1, found.tries), found.position
+            started_at, wake_at = found.started_at, found.wake_at
 
-        # A crash is no try: one that was running when its process died is
-        # begun again under the same number.
-        failed = found.tries if found.status in ("retrying", "waiting") else 0
-        tries = max(failed + 1, found.tries)
-        step = StepRecord(
-            name,
-            self.kind,
-            "running",
-            tries,
-            found.position,
-            attempt.attempt,
-            found.started_at,
-        )
-        return step, found.wake_at
+        place = position, attempt.attempt, started_at
+        return StepRecord(name, self.kind, "running", tries, *place), wake_at
 
     def mark_start(self, found: StepRecord | None) -> None:
         """Commit that the function is about to be called.

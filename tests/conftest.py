@@ -15,6 +15,7 @@ from flask.testing import FlaskClient
 
 from flask_durable import FlaskDurable
 from flask_durable.database import Database
+from flask_durable.store import Store
 
 from . import servers
 from .driving import Drive
@@ -114,6 +115,14 @@ def durable(app: Flask) -> cabc.Iterator[FlaskDurable]:
     """Set up the extension; its threads and connections end with the test."""
     yield FlaskDurable(app)
     app.extensions["durable"].close()
+
+
+@pytest.fixture
+def store(database_url: str) -> cabc.Iterator[Store]:
+    """Open a journal."""
+    store = Store(Database.open(database_url))
+    yield store
+    store.database.close()
 
 
 @pytest.fixture

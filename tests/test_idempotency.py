@@ -15,7 +15,6 @@ from werkzeug.datastructures import MultiDict
 
 from flask_durable import FlaskDurable
 from flask_durable import step
-from flask_durable.database import Database
 from flask_durable.errors import KeyTaken
 from flask_durable.idempotency import parse_key
 from flask_durable.ids import new_id
@@ -435,14 +434,6 @@ def test_a_key_lasts_as_long_as_its_execution(shop: Shop, drive: Drive) -> None:
         assert shop.durable.purge(1) == 1
 
     assert shop.post().json == {"run": 2}
-
-
-@pytest.fixture
-def store(database_url: str) -> cabc.Iterator[Store]:
-    """Open a journal."""
-    store = Store(Database.open(database_url))
-    yield store
-    store.database.close()
 
 
 RECORD = RequestRecord(b"{}", None, b"", "digest")

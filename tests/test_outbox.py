@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import collections.abc as cabc
+import os
 import pathlib
+import signal
 import subprocess
 import sys
 import threading
@@ -17,7 +19,6 @@ from flask_durable import current_execution
 from flask_durable import FlaskDurable
 from flask_durable import outbox as module
 from flask_durable import step
-from flask_durable.database import Database
 from flask_durable.errors import LeaseLostError
 from flask_durable.ids import new_id
 from flask_durable.outbox import MOST
@@ -28,6 +29,7 @@ from flask_durable.records import RequestRecord
 from flask_durable.records import StepRecord
 from flask_durable.store import Store
 
+from .crash_lab import in_child
 from .driving import Drive
 
 REQUEST = RequestRecord(b"{}", None, b"", "digest")
@@ -224,14 +226,6 @@ def test_a_thread_that_leaves_without_a_word_is_missed(
 
 
 @pytest.fixture
-def store(database_url: str) -> cabc.Iterator[Store]:
-    """Open a journal."""
-    store = Store(Database.open(database_url))
-    yield store
-    store.database.close()
-
-
-@pytest.fixture
 def running(store: Store) -> str:
     """Store an execution whose first attempt is running."""
     execution_id = new_id()
@@ -420,3 +414,38 @@ def test_a_map_of_greenlets_does_not_hold_their_hub(tmp_path: pathlib.Path) -> N
     """Whatever else of the standard library is patched."""
     command = [sys.executable, "-c", GREENLETS]
     subprocess.run(command, cwd=tmp_path, timeout=60, check=True)
+
+
+def test_a_kill_repeats_few_calls(
+    database_url: str, tmp_path: pathlib.Path, store: Store
+) -> None:
+    """What is not in the journal was under way, or waited for its commit."""
+    calls, workers = tmp_path / "calls", 16
+
+    def call(number: int) -> int:
+        with calls.open("a") as file:
+            file.write(f"{number}\n")
+
+        if number == 400:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        return number
+
+    def serve_until_killed() -> None:
+        app = Flask("killed")
+        app.config.update(SECRET_KEY="test", DURABLE_DATABASE_URL=database_url)
+        app.testing = True
+
+        @app.post("/wide")
+        @FlaskDurable(app).endpoint
+        def wide() -> list[int]:
+            return step.map("item", call, range(1000), max_workers=workers)
+
+        app.test_client().post("/wide")
+
+    assert in_child(serve_until_killed) == signal.SIGKILL
+    called = {f"item[{number}]" for number in calls.read_text().split()}
+    query = "SELECT id FROM durable_steps"
+    found = store.database.run(lambda c: c.exec_driver_sql(query).scalars().all())
+    assert found and called.issuperset(found)
+    assert len(called) - len(found) <= MOST + workers

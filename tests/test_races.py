@@ -28,14 +28,6 @@ REQUEST = RequestRecord(b"{}", None, b"", "digest")
 
 
 @pytest.fixture
-def store(database_url: str) -> cabc.Iterator[Store]:
-    """Open a journal."""
-    store = Store(Database.open(database_url))
-    yield store
-    store.database.close()
-
-
-@pytest.fixture
 def execution_id(store: Store) -> str:
     """Store an execution whose first attempt is running."""
     execution_id = new_id()

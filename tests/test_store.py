@@ -37,14 +37,6 @@ PAY = StepRecord("pay", "run", "completed", 1, 0, 1, 5.0, 6.0, output=b"7")
 
 
 @pytest.fixture
-def store(database_url: str) -> cabc.Iterator[Store]:
-    """Open a journal."""
-    store = Store(Database.open(database_url))
-    yield store
-    store.database.close()
-
-
-@pytest.fixture
 def running(store: Store) -> str:
     """Store an execution whose first attempt is running."""
     return begin(store)

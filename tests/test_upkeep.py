@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import collections.abc as cabc
 import dataclasses
 
 import pytest
 
-from flask_durable.database import Database
 from flask_durable.ids import new_id
 from flask_durable.records import Held
 from flask_durable.records import RequestRecord
@@ -22,14 +20,6 @@ BOB = "bob:2:2"
 LEASE = 60.0
 REQUEST = RequestRecord(b"{}", b"secrets", b"", "digest")
 ANSWER = ResponseRecord(b"head", b"body")
-
-
-@pytest.fixture
-def store(database_url: str) -> cabc.Iterator[Store]:
-    """Open a journal."""
-    store = Store(Database.open(database_url))
-    yield store
-    store.database.close()
 
 
 @pytest.fixture
