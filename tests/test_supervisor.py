@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import signal
 import sys
 
@@ -33,8 +34,7 @@ class Supervised(Process):
 
     def said(self, word: str) -> list[int]:
         """List the processes that said so."""
-        lines = [line.split() for line in self.log().splitlines()]
-        return [int(line[1]) for line in lines if line[:1] == [word]]
+        return [int(pid) for pid in re.findall(rf"^{word} (\d+)\n", self.log(), re.M)]
 
     def code(self) -> int:
         """Wait until it has ended by itself, and give its exit code."""
