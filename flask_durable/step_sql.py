@@ -36,6 +36,15 @@ def column_param(column: sa.Column[t.Any]) -> sa.ColumnElement[t.Any]:
     return param(column.name, column.type)
 
 
+def runs() -> sa.ColumnElement[bool]:
+    """Whether an execution that is found by its id is running.
+
+    The status as it is would fit the index of all that is running, too. PostgreSQL may
+    prefer that, and then walks through whatever ran since its last vacuum.
+    """
+    return e.c.status.concat(sa.literal_column("''")) == RUNNING
+
+
 def mine() -> sa.ColumnElement[bool]:
     """The fence: this attempt still is the execution's running one."""
     return _runs(param("execution_id", sa.Text()), param("attempt", sa.Integer()))
@@ -49,9 +58,7 @@ def unasked(fence: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
 def _runs(
     execution_id: sa.ColumnElement[str], attempt: sa.ColumnElement[int]
 ) -> sa.ColumnElement[bool]:
-    return sa.and_(
-        e.c.id == execution_id, e.c.attempt == attempt, e.c.status == RUNNING
-    )
+    return sa.and_(e.c.id == execution_id, e.c.attempt == attempt, runs())
 
 
 def record(insert: t.Any, fence: sa.ColumnElement[bool]) -> t.Any:
@@ -82,18 +89,21 @@ def record_all(insert: t.Any) -> t.Any:
     types = [sa.Text() if c in HEX else c.type for c in s.c]
     columns = [sa.column(c.name, each) for c, each in zip(s.c, types, strict=True)]
     text = sa.cast(param(LINES, sa.Text()), sa.JSON())
-    lines = sa.func.json_to_recordset(text).table_valued(*columns, name="line")
-    line = lines.render_derived(with_types=True).c
+    found = sa.func.json_to_recordset(text).table_valued(*columns, name="line")
+    lines = found.render_derived(with_types=True)
+    line = lines.c
     hex_: t.Any = sa.literal_column("'hex'")
     values = [
         sa.func.decode(line[c.name], hex_) if c in HEX else line[c.name] for c in GIVEN
     ]
-    source = (
-        sa.select(e.c.id, e.c.attempt, *values)
+    # One after the other, by their keys: a join may be planned as a walk through all.
+    fence = (
+        sa.select(e.c.id, e.c.attempt)
         .where(unasked(_runs(line.execution_id, line.attempt)))
-        .order_by(e.c.id)
-        .with_for_update(read=True, of=e)
+        .with_for_update(read=True)
+        .lateral("fence")
     )
+    source = sa.select(fence.c.id, fence.c.attempt, *values).select_from(lines, fence)
     return _over_marks(insert, source)
 
 

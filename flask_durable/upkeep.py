@@ -63,7 +63,6 @@ class Upkeep:
         self._notices = notices or Notices()
         self._follow_ups = FollowUps(store)
         self._sql = UpkeepStatements(store.database)
-        self._renewals: dict[int, Statement] = {}
 
     def renew(
         self, owner: str, execution_ids: cabc.Sequence[str], lease: float
@@ -74,7 +73,8 @@ class Upkeep:
         ids: dict[str, t.Any] = {
             f"id_{n}": execution_ids[n % len(execution_ids)] for n in range(count)
         }
-        rows = self._store.ask(self._renew(count), owner=owner, lease=lease, **ids)
+        statement = self._store.database.prepare(_renew, count)
+        rows = self._store.ask(statement, owner=owner, lease=lease, **ids)
         return {row.id: row.attempt for row in rows}
 
     def owners(self) -> list[str]:
@@ -182,12 +182,6 @@ class Upkeep:
             attempt=attempt,
             **response_values(response, error),
         )
-
-    def _renew(self, count: int) -> Statement:
-        if count not in self._renewals:
-            self._renewals[count] = self._store.database.prepare(_renew, count)
-
-        return self._renewals[count]
 
 
 def _held_values(held: Held, owner: str) -> dict[str, t.Any]:

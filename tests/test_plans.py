@@ -1,0 +1,88 @@
+"""How the databases look for what each step asks for."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import typing as t
+
+import pytest
+import sqlalchemy as sa
+
+from flask_durable import schema
+from flask_durable import step_sql
+from flask_durable.sql import Statement
+from flask_durable.statements import Statements
+from flask_durable.store import Store
+from flask_durable.tables import executions
+from flask_durable.upkeep import UpkeepStatements
+
+KEYS = ("durable_executions_pkey", "autoindex_durable_executions")
+"""What a primary key is called in a plan, on PostgreSQL and on SQLite."""
+
+
+@pytest.fixture(autouse=True)
+def tables(store: Store) -> None:
+    """Make the journal's tables."""
+    schema.ensure(store.database, create=True)
+
+
+def fenced(store: Store) -> cabc.Iterator[tuple[str, Statement]]:
+    """Walk over the statements that hold only while an attempt runs."""
+    database = store.database
+    sql = Statements(database)
+    by_owner = UpkeepStatements(database)
+    yield "record", sql.record
+    yield "record_and_ask", sql.record_and_ask
+    yield "mark_running", sql.mark_running
+    yield "suspend", sql.suspend
+    yield "finish", sql.finish
+    yield "release", by_owner.release
+    yield "give_up", by_owner.give_up
+
+    if sql.record.many is not None:
+        yield "record_all", sql.record.many
+
+
+def plan(store: Store, statement: Statement) -> str:
+    """Have a statement explained, whatever its values will be."""
+    form = statement.form
+
+    def explain(connection: sa.Connection) -> str:
+        if store.database.sqlite:
+            empty = form.parameters((None,) * len(form.names))
+            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {form.text}", empty)
+        else:
+            text = form.message.text.decode()
+            options = {"no_parameters": True}
+            rows = connection.exec_driver_sql(
+                f"EXPLAIN (GENERIC_PLAN, COSTS OFF) {text}", execution_options=options
+            )
+
+        return "\n".join(str(row[-1]) for row in rows)
+
+    return store.database.run(explain)
+
+
+def test_what_is_written_is_found_by_its_id(store: Store) -> None:
+    """Not by an index of all that runs: PostgreSQL would walk through all that ran
+    since its last vacuum. The tables are empty, as when a server's plans are made."""
+    for name, statement in fenced(store):
+        found = plan(store, statement)
+        assert "ix_durable_executions" not in found, f"{name}:\n{found}"
+        assert "Seq Scan on durable_executions" not in found, f"{name}:\n{found}"
+        assert "SCAN durable_executions" not in found, f"{name}:\n{found}"
+        assert any(key in found for key in KEYS), f"{name}:\n{found}"
+
+
+def test_the_plans_would_tell(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the status as it is, PostgreSQL takes the index of what runs."""
+    status = executions.c.status
+    monkeypatch.setattr(step_sql, "runs", lambda: status == step_sql.RUNNING)
+
+    def make(insert: t.Any) -> t.Any:
+        return step_sql.record(insert, step_sql.mine())
+
+    database = store.database
+    found = plan(store, database.prepare(make, database.insert))
+    assert any(key in found for key in KEYS) == database.sqlite
+    assert ("ix_durable_executions_owner" in found) != database.sqlite
