@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections.abc as cabc
 import os
 import pathlib
+import shutil
 import signal
 import types
 import typing as t
@@ -14,6 +15,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from flask_durable import FlaskDurable
+from flask_durable import schema
 from flask_durable.database import Database
 from flask_durable.store import Store
 
@@ -61,10 +63,44 @@ def redis_server() -> cabc.Iterator[servers.Redis]:
         yield server
 
 
-@pytest.fixture
-def postgres_url(postgres_server: servers.Postgres) -> cabc.Iterator[str]:
-    """Make a PostgreSQL database for this test alone."""
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: servers.Postgres) -> cabc.Iterator[str]:
+    """Make a PostgreSQL database with the journal's tables, to be copied."""
     with postgres_server.database() as url:
+        make_tables(url)
+        yield url.rpartition("/")[2]
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Make a SQLite file with the journal's tables, to be copied."""
+    path = tmp_path_factory.mktemp("template") / "journal.db"
+    make_tables(f"sqlite:///{path}")
+    return path
+
+
+def make_tables(url: str) -> None:
+    """Make the journal's tables, which takes longer than to copy them."""
+    database = Database.open(url)
+    schema.ensure(database, create=True)
+    database.close()
+
+
+@pytest.fixture
+def has_tables() -> bool:
+    """Whether tests find the journal's tables made; some modules say no."""
+    return True
+
+
+@pytest.fixture
+def postgres_url(
+    request: pytest.FixtureRequest, postgres_server: servers.Postgres, has_tables: bool
+) -> cabc.Iterator[str]:
+    """Make a PostgreSQL database for this test alone."""
+    name = "postgres_template"
+    template = request.getfixturevalue(name) if has_tables else servers.EMPTY
+
+    with postgres_server.database(template) as url:
         yield url
 
 
@@ -76,9 +112,16 @@ def redis_url(redis_server: servers.Redis) -> str:
 
 
 @pytest.fixture
-def sqlite_url(tmp_path: pathlib.Path) -> str:
+def sqlite_url(
+    tmp_path: pathlib.Path, sqlite_template: pathlib.Path, has_tables: bool
+) -> str:
     """Name a SQLite file for this test alone."""
-    return f"sqlite:///{tmp_path}/journal.db"
+    path = tmp_path / "journal.db"
+
+    if has_tables:
+        shutil.copy(sqlite_template, path)
+
+    return f"sqlite:///{path}"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -91,7 +134,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def database(database_url: str) -> cabc.Iterator[Database]:
-    """Open an empty database of each kind."""
+    """Open a database of each kind."""
     database = Database.open(database_url)
     yield database
     database.close()

@@ -16,6 +16,12 @@ from flask_durable.state import opened_state
 from flask_durable.tables import SCHEMA_VERSION
 
 
+@pytest.fixture
+def has_tables() -> bool:
+    """Let tests find nothing made."""
+    return False
+
+
 def run(app: Flask, *arguments: str) -> Result:
     """Run a command."""
     return app.test_cli_runner().invoke(args=["durable", *arguments])

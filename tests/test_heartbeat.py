@@ -487,18 +487,21 @@ def threaded(sqlite_url: str) -> cabc.Iterator[Heartbeat]:
 
 def test_the_thread_starts_with_the_first_lease(threaded: Heartbeat) -> None:
     """And renews until it is stopped."""
-    before = {one.name for one in threading.enumerate()}
-    assert "flask_durable.heartbeat" not in before
+    before = set(threading.enumerate())
     execution_id = new_id()
     request = RequestRecord(b"{}", None, b"", "digest")
     since = clock.boottime()
     threaded._store.begin(execution_id, "view", current_owner(), 0.5, request, None)
     lease = threaded.lease(execution_id, 1, since)
+    assert set(threading.enumerate()) <= before
     threaded.hold(lease)
     wait_until(lambda: lease.expires_at > since + 0.6)
+    assert [one.name for one in set(threading.enumerate()) - before] == [
+        "flask_durable.heartbeat"
+    ]
     threaded.stop()
     assert threaded._store.execution(execution_id).status == "suspended"
-    wait_until(lambda: threading.active_count() == len(before))
+    wait_until(lambda: set(threading.enumerate()) <= before)
 
 
 def test_the_thread_is_rung_only_while_it_rests(

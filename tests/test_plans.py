@@ -8,7 +8,6 @@ import typing as t
 import pytest
 import sqlalchemy as sa
 
-from flask_durable import schema
 from flask_durable import step_sql
 from flask_durable.sql import Statement
 from flask_durable.statements import Statements
@@ -18,12 +17,6 @@ from flask_durable.upkeep import UpkeepStatements
 
 KEYS = ("durable_executions_pkey", "autoindex_durable_executions")
 """What a primary key is called in a plan, on PostgreSQL and on SQLite."""
-
-
-@pytest.fixture(autouse=True)
-def tables(store: Store) -> None:
-    """Make the journal's tables."""
-    schema.ensure(store.database, create=True)
 
 
 def fenced(store: Store) -> cabc.Iterator[tuple[str, Statement]]:

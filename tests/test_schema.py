@@ -35,6 +35,12 @@ ROUNDS = 3
 barriers: list[threading.Barrier] = []
 
 
+@pytest.fixture
+def has_tables() -> bool:
+    """Let tests find nothing made."""
+    return False
+
+
 def tables(database: Database) -> set[str]:
     """Name the tables that are there."""
     return set(database.run(lambda c: sa.inspect(c).get_table_names()))

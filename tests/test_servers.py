@@ -35,6 +35,12 @@ def pid():
 
 
 @pytest.fixture
+def has_tables() -> bool:
+    """Let tests find nothing made."""
+    return False
+
+
+@pytest.fixture
 def folder(tmp_path: pathlib.Path) -> pathlib.Path:
     """Make a folder with a small app in it."""
     (tmp_path / "small.py").write_text(APP)

@@ -27,6 +27,12 @@ from .conftest import MakeApp
 from .helpers import Flaky
 
 
+@pytest.fixture
+def has_tables() -> bool:
+    """Let tests find nothing made."""
+    return False
+
+
 def napping(app: Flask, durable: FlaskDurable) -> Flaky[str]:
     """Register a view that calls a step, sleeps, and is done; give its step."""
     call = Flaky("14A")
