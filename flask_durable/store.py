@@ -136,23 +136,12 @@ class Store(Beginner):
 
         return done[-1], asked
 
-    def mark_running(self, execution_id: str, attempt: int, step: StepRecord) -> None:
-        """Show that a step's try has begun, unless it has ended by now."""
-        names = ("id", "kind", "tries", "position", "started_at")
-        self.ask(
-            self.sql.mark_running,
-            execution_id=execution_id,
-            attempt=attempt,
-            nonce=new_nonce(),
-            **{name: getattr(step, name) for name in names},
-        )
-
     def suspend(
         self,
         execution_id: str,
         attempt: int,
         ready_at: float,
-        mark: StepRecord | None = None,
+        marks: cabc.Iterable[StepRecord] = (),
         errors: int = 0,
         error: bytes | None = None,
         wakes: int = 0,
@@ -163,7 +152,7 @@ class Store(Beginner):
         It starts at once if something woke the execution since the attempt began.
 
         :param ready_at: the time; infinite if only a waker ends it
-        :param mark: a step's mark to commit with it
+        :param marks: what to record of steps with it
         :param errors: how many attempts in a row ended in an error
         :param wakes: how often it had been woken when the attempt began
         :param waits: the events that it waits for
@@ -176,20 +165,26 @@ class Store(Beginner):
             "error": error,
         }
         # The execution comes first: who writes steps locks it as well.
-        marks = [self.sql.mark.bind(mark._asdict() | key)] if mark else []
+        bounds = self._marks(marks, key)
         topics = sorted(waits, key=lambda wait: wait.topic)
 
         def wrote(connection: sa.Connection) -> bool:
             return self._wrote_execution(connection, execution_id, nonce)
 
         def work(connection: sa.Connection) -> bool:
-            return self._suspend_waiting(connection, topics, wakes, values, marks)
+            return self._suspend_waiting(connection, topics, wakes, values, bounds)
 
         if topics:
             self._fenced(lambda c: work(c) or wrote(c), execution_id, attempt)
         else:
             update = self.sql.suspend.bind(values | {"wakes": wakes})
-            self._commit(execution_id, attempt, wrote, update, *marks)
+            self._commit(execution_id, attempt, wrote, update, *bounds)
+
+    def _marks(
+        self, steps: cabc.Iterable[StepRecord], key: dict[str, t.Any]
+    ) -> list[Bound]:
+        """Give what records steps after the execution's row was written."""
+        return [self.sql.mark.bind(step._asdict() | key) for step in steps]
 
     def _suspend_waiting(
         self,
@@ -238,28 +233,26 @@ class Store(Beginner):
         error: bytes | None = None,
         follow_up: FollowUp | None = None,
         parent: tuple[str | None, str | None] = (None, None),
+        marks: cabc.Iterable[StepRecord] = (),
     ) -> None:
         """End an execution with its final response.
 
         :param follow_up: what commits together with the end, if anything
         :param parent: the execution and the step that began it, if any did
+        :param marks: what to record of steps with it
         """
         nonce = new_nonce()
+        key = {"execution_id": execution_id, "attempt": attempt, "nonce": nonce}
         bound = self.sql.finish.bind(
-            {
-                "execution_id": execution_id,
-                "attempt": attempt,
-                "status": status,
-                "nonce": nonce,
-                **response_values(response, error),
-            }
+            key | {"status": status, **response_values(response, error)}
         )
+        bounds = self._marks(marks, key)
 
         def wrote(connection: sa.Connection) -> bool:
             return self._wrote_execution(connection, execution_id, nonce)
 
         if follow_up is None:
-            self._commit(execution_id, attempt, wrote, bound)
+            self._commit(execution_id, attempt, wrote, bound, *bounds)
             return
 
         def work(connection: sa.Connection) -> bool:
@@ -268,6 +261,9 @@ class Store(Beginner):
                 rows = bound.run(connection)
 
                 if rows:
+                    for each in bounds:
+                        each.run(connection)
+
                     follow_up(connection, EndedRow(*rows[0]))
 
             return bool(rows) or wrote(connection)

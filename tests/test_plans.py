@@ -13,7 +13,7 @@ from flask_durable.sql import Statement
 from flask_durable.statements import Statements
 from flask_durable.store import Store
 from flask_durable.tables import executions
-from flask_durable.upkeep import UpkeepStatements
+from flask_durable.upkeep_sql import UpkeepStatements
 
 KEYS = ("durable_executions_pkey", "autoindex_durable_executions")
 """What a primary key is called in a plan, on PostgreSQL and on SQLite."""

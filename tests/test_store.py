@@ -171,7 +171,7 @@ def test_an_outcome_is_never_replaced(store: Store, running: str) -> None:
 
 def test_a_slow_step_is_shown(store: Store, running: str) -> None:
     """With its try and its beginning."""
-    store.mark_running(running, 1, step("pay", status="running", tries=2))
+    Upkeep(store).mark_running(running, 1, step("pay", status="running", tries=2))
     (line,) = store.journal(running)
     assert (line.status, line.tries, line.started_at) == ("running", 2, 5.0)
     assert (line.output, line.finished_at) == (None, None)
@@ -180,7 +180,7 @@ def test_a_slow_step_is_shown(store: Store, running: str) -> None:
 def test_a_late_mark_changes_no_outcome(store: Store, running: str) -> None:
     """The step ended while its mark was on its way."""
     store.record(running, 1, PAY)
-    store.mark_running(running, 1, step("pay", tries=2))
+    Upkeep(store).mark_running(running, 1, step("pay", tries=2))
     assert store.journal(running) == [PAY]
 
 
@@ -190,7 +190,7 @@ def test_a_late_mark_is_of_its_own_try(
 ) -> None:
     """That try one failed is not hidden by its mark; try two is shown."""
     store.record(running, 1, step("pay", status="retrying", output=None))
-    store.mark_running(running, 1, step("pay", tries=tries))
+    Upkeep(store).mark_running(running, 1, step("pay", tries=tries))
     assert store.journal(running)[0].status == status
 
 
@@ -198,20 +198,20 @@ def test_a_late_mark_is_of_its_own_try(
 def test_a_mark_shows_only_what_runs(store: Store, running: str, status: str) -> None:
     """A sleep is no running step."""
     store.record(running, 1, step("pay", status=status, output=None))
-    store.mark_running(running, 1, step("pay", tries=9))
+    Upkeep(store).mark_running(running, 1, step("pay", tries=9))
     assert store.journal(running)[0].status == status
 
 
 def test_a_mark_of_another_attempt_is_not_written(store: Store, running: str) -> None:
     """And it is no error: a heartbeat may be late."""
-    store.mark_running(running, 2, PAY)
+    Upkeep(store).mark_running(running, 2, PAY)
     assert store.journal(running) == []
 
 
 def test_an_attempt_is_suspended_with_its_mark(store: Store, running: str) -> None:
     """Both or none; crashes before it count no more."""
     mark = step("pay", status="retrying", wake_at=9.0, output=None)
-    store.suspend(running, 1, 9.0, mark, errors=2, error=b"why")
+    store.suspend(running, 1, 9.0, [mark], errors=2, error=b"why")
     found = store.execution(running)
     assert (found.status, found.ready_at, found.crashes) == ("suspended", 9.0, 0)
     assert (found.errors, found.error) == (2, b"why")
@@ -223,7 +223,7 @@ def test_a_suspension_of_another_attempt_writes_nothing(
 ) -> None:
     """Not even its mark."""
     with pytest.raises(LeaseLostError, match="^Attempt 2 of execution"):
-        store.suspend(running, 2, 9.0, step("pay", status="retrying"))
+        store.suspend(running, 2, 9.0, [step("pay", status="retrying")])
 
     assert store.journal(running) == []
     assert store.execution(running).status == "running"
@@ -261,7 +261,7 @@ def test_a_lost_machine_locks_an_execution_for_a_moment(
 
     monkeypatch.setattr(store.sql, "mark", FakeStatement(make))
     nap = step("nap", status="sleeping", output=None)
-    store.suspend(execution_id, 1, 9.0, nap, waits=[Wait("topic", 0, 0.0)])
+    store.suspend(execution_id, 1, 9.0, [nap], waits=[Wait("topic", 0, 0.0)])
     assert calls == [False, True, True]
     assert store.execution(execution_id).status == "suspended"
     assert [found.id for found in store.journal(execution_id)] == ["nap"]

@@ -87,7 +87,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(right=rights, step=steps)
     def mark_running(self, right: Right, step: str) -> None:
         """Show a slow step; that never changes an outcome nor raises."""
-        self.store.mark_running(
+        Upkeep(self.store).mark_running(
             self.id, right.attempt, self._line(right, step, "running")
         )
 
@@ -97,7 +97,7 @@ class StoreMachine(RuleBasedStateMachine):
         mark = self._line(right, step, "retrying")
         allowed = self._is_running(right)
         self._write(
-            allowed, lambda: self.store.suspend(self.id, right.attempt, 1.0, mark)
+            allowed, lambda: self.store.suspend(self.id, right.attempt, 1.0, [mark])
         )
 
         if allowed:

@@ -33,6 +33,7 @@ from flask_durable.replay import replay
 from flask_durable.state import get_state
 from flask_durable.store import Store
 from flask_durable.sweeper import Sweeper
+from flask_durable.upkeep import Upkeep
 
 from .driving import CallerHands
 from .driving import Drive
@@ -589,13 +590,13 @@ def test_a_suspension_and_a_slow_step_do_not_deadlock(postgres_url: str) -> None
 
     def mark() -> None:
         for one in ids:
-            store.mark_running(one, 1, step_record("running"))
+            Upkeep(store).mark_running(one, 1, step_record("running"))
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         marks = [pool.submit(mark), pool.submit(mark)]
 
         for one in ids:
-            store.suspend(one, 1, 1.0, step_record("retrying"))
+            store.suspend(one, 1, 1.0, [step_record("retrying")])
 
         for done in marks:
             done.result(30)

@@ -14,8 +14,8 @@ from flask_durable.records import ResponseRecord
 from flask_durable.records import StepRecord
 from flask_durable.store import Store
 from flask_durable.tables import executions
-from flask_durable.upkeep import _renew
 from flask_durable.upkeep import Upkeep
+from flask_durable.upkeep_sql import renew
 
 ADA = "ada:1:1"
 BOB = "bob:2:2"
@@ -72,7 +72,7 @@ def test_few_statements_are_compiled(store: Store, upkeep: Upkeep) -> None:
     for count in range(1, 10):
         upkeep.renew(ADA, ids[:count], LEASE)
 
-    counts = {args[0] for make, args, *_ in sql._forms if make is _renew}
+    counts = {args[0] for make, args, *_ in sql._forms if make is renew}
     assert counts >= {1, 2, 4, 8, 16} and counts.isdisjoint(range(9, 16))
     assert counts.isdisjoint({3, 5, 6, 7})
 
