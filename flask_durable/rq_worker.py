@@ -10,6 +10,7 @@ import typing as t
 from rq import SimpleWorker
 from rq.exceptions import StopRequested
 from rq.job import Job
+from rq.worker import WorkerStatus
 
 from .dispatch_rq import DurableQueue
 from .dispatch_rq import JOB
@@ -22,6 +23,9 @@ WORKER_TTL = 60
 
 BEAT_PAUSE = 5.0
 """Seconds between two signs of life at least; RQ would give four with each job."""
+
+DONE = (WorkerStatus.BUSY, WorkerStatus.IDLE)
+"""A worker's state before and after the end of a job."""
 
 QUIET = 10.0
 """Seconds without a word of RQ's about Redis after the last one."""
@@ -91,6 +95,7 @@ class ReplayWorker(SimpleWorker):
         self._stop = stop
         self._waits = False
         self._beat_at = -math.inf
+        self._rests = False
 
     def stop(self) -> None:
         """End after the job in hand, in a signal's handler.
@@ -123,6 +128,9 @@ class ReplayWorker(SimpleWorker):
         """
         if pipeline is not None:
             super().heartbeat(timeout, pipeline)
+
+            if self._rests:
+                self.set_state(WorkerStatus.IDLE, pipeline)
         elif time.monotonic() - self._beat_at >= BEAT_PAUSE:
             with self.connection.pipeline(transaction=False) as several:
                 super().heartbeat(timeout, several)
@@ -131,8 +139,18 @@ class ReplayWorker(SimpleWorker):
             self._beat_at = time.monotonic()
 
     def set_state(self, state: str, pipeline: t.Any = None) -> None:
-        """Say what it does, if that is news."""
-        if pipeline is not None or state != self.get_state():
+        """Say what it does, if that is news.
+
+        That a job is done is said with the look for ``rq suspend`` before the next one.
+        """
+        if pipeline is None and state == self.get_state():
+            return
+
+        self._rests = pipeline is None and (self.get_state(), state) == DONE
+
+        if self._rests:
+            self._state = state
+        else:
             super().set_state(state, pipeline)
 
     def dequeue_job_and_maintain_ttl(self, *args: t.Any, **kwargs: t.Any) -> t.Any:
