@@ -30,6 +30,30 @@ Runner = cabc.Callable[[int], float]
 """Writes so many rows, and gives the rows a second."""
 
 
+class Watch:
+    """A stopwatch that starts when so many threads are there, and stops with the last.
+
+    What they do before and after is not counted.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._gate = threading.Barrier(threads)
+        self._began: list[float] = []
+        self._ended: list[float] = []
+
+    @property
+    def seconds(self) -> float:
+        """From the first beginning to the last end so far."""
+        return max(self._ended) - min(self._began)
+
+    def __enter__(self) -> None:
+        self._gate.wait(60)
+        self._began.append(time.perf_counter())
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.append(time.perf_counter())
+
+
 class Endpoint:
     """An app whose endpoint runs as many steps as it is asked for."""
 
@@ -37,31 +61,31 @@ class Endpoint:
         self.app = Flask("steps")
         self.app.config.update(DURABLE_DATABASE_URL=url, SECRET_KEY="benchmark")
         durable = FlaskDurable(self.app)
-        self.took = threading.local()
+        self._watch = Watch(1)
 
         @self.app.post("/steps/<int:count>")
         @durable.endpoint
         def steps(count: int) -> str:
-            began = time.perf_counter()
+            with self._watch:
+                for number in range(count):
+                    step.run(f"step-{number}", work, "search")
 
-            for number in range(count):
-                step.run(f"step-{number}", work, "search")
-
-            self.took.seconds = time.perf_counter() - began
             return "done"
 
-    def run(self, count: int) -> float:
+    def run(self, count: int, watch: Watch | None = None) -> float:
         """Run steps in one execution, and give how many it does in a second.
 
         The attempt is warm: its beginning and its end are not counted.
         """
+        self._watch = watch = watch or Watch(1)
         answer = self.app.test_client().post(f"/steps/{count}")
         assert answer.status_code == 200, answer.text
-        return count / float(self.took.seconds)
+        return count / watch.seconds
 
     def run_threads(self, count: int) -> float:
         """Run executions in threads, and give the steps of all in a second."""
-        return in_threads(lambda number: self.run(count // THREADS), count)
+        share = count // THREADS
+        return in_threads(lambda number, watch: self.run(share, watch), count)
 
 
 class Raw:
@@ -71,15 +95,19 @@ class Raw:
         self._driver = Driver(url)
         self._connections = [self._driver.connect() for _ in range(THREADS)]
 
-    def run(self, count: int, number: int = 0) -> float:
+    def run(self, count: int, number: int = 0, watch: Watch | None = None) -> float:
         """Insert rows, and give how many it does in a second."""
-        began = time.perf_counter()
-        self._driver.write(self._connections[number], str(uuid.uuid4()), count)
-        return count / (time.perf_counter() - began)
+        watch = watch or Watch(1)
+
+        with watch:
+            self._driver.write(self._connections[number], str(uuid.uuid4()), count)
+
+        return count / watch.seconds
 
     def run_threads(self, count: int) -> float:
         """The same with a connection a thread."""
-        return in_threads(lambda number: self.run(count // THREADS, number), count)
+        share = count // THREADS
+        return in_threads(lambda number, watch: self.run(share, number, watch), count)
 
     def close(self) -> None:
         """Close the connections."""
@@ -87,12 +115,12 @@ class Raw:
             connection.close()
 
 
-def in_threads(work: cabc.Callable[[int], object], count: int) -> float:
+def in_threads(work: cabc.Callable[[int, Watch], object], count: int) -> float:
     """Do work in threads at once, and give how many of it all do in a second."""
+    watch = Watch(THREADS)
     threads = [
-        threading.Thread(target=work, args=(number,)) for number in range(THREADS)
+        threading.Thread(target=work, args=(number, watch)) for number in range(THREADS)
     ]
-    began = time.perf_counter()
 
     for thread in threads:
         thread.start()
@@ -100,7 +128,7 @@ def in_threads(work: cabc.Callable[[int], object], count: int) -> float:
     for thread in threads:
         thread.join()
 
-    return count / (time.perf_counter() - began)
+    return count / watch.seconds
 
 
 def measure(kind: str, rounds: int, count: int) -> list[Comparison]:
@@ -111,7 +139,7 @@ def measure(kind: str, rounds: int, count: int) -> list[Comparison]:
         raw = Raw(url)
         raw.run(count)
         one = _turns(endpoint.run, raw.run, rounds, count)
-        eight = _turns(endpoint.run_threads, raw.run_threads, rounds, count)
+        eight = _turns(endpoint.run_threads, raw.run_threads, rounds, 4 * count)
         raw.close()
         endpoint.app.extensions["durable"].close()
 
