@@ -172,6 +172,51 @@ def test_a_lost_machine_is_noticed_by_its_lease(
         trial.close()
 
 
+@pytest.mark.slow
+def test_an_outage_in_the_middle_of_a_map_repeats_nothing(
+    server: servers.Postgres, tmp_path: pathlib.Path
+) -> None:
+    """What waited for its commit is committed when the database is back."""
+    calls: collections.Counter[int] = collections.Counter()
+    enough = threading.Event()
+    away = threading.Event()
+
+    def call(number: int) -> int:
+        calls[number] += 1
+
+        if len(calls) == 300:
+            enough.set()
+            # The others go on until so many outcomes wait as may.
+            assert away.wait(60)
+
+        return number
+
+    with server.database() as url:
+        app = Flask(__name__, instance_path=str(tmp_path))
+        app.config.update(DURABLE_DATABASE_URL=url, SECRET_KEY="outage")
+        durable = FlaskDurable(app)
+
+        @app.post("/")
+        @durable.endpoint(retry=Retry(1))
+        def view() -> list[int]:
+            return step.map("call", call, range(1000))
+
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(app.test_client().post, "/")
+            assert enough.wait(60)
+            server.stop("immediate")
+            away.set()
+            assert not answer.done()
+            server.start()
+            assert answer.result(90).json == list(range(1000))
+
+        assert calls == collections.Counter(range(1000))
+        store = get_state(app).store
+        journal = store.journal(answer.result().headers["Durable-Execution"])
+        assert [line.status for line in journal] == ["completed"] * 1000
+        get_state(app).close()
+
+
 def other_machine(url: str, folder: pathlib.Path) -> Process:
     """Make a process that takes itself for another machine's."""
     program = [sys.executable, "-m", "tests.other_machine", url, str(LEASE)]
