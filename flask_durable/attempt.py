@@ -16,7 +16,6 @@ from .errors import DeadlineExceeded
 from .errors import LeaseLostError
 from .errors import NonDeterminismError
 from .heartbeat import Lease
-from .ids import new_nonce
 from .records import Execution
 from .records import Marked
 from .records import OUTCOMES
@@ -115,55 +114,22 @@ class Attempt:
         """Tell whether the view is on its way to where an earlier attempt came."""
         return bool(self._to_pass)
 
-    def pass_over(self, step: StepRecord) -> None:
-        """Have the end of a sleep committed with whatever is committed next.
-
-        It says no more than the clock: a later attempt finds the sleep over as well.
-        """
-        with self._lock:
-            self.lease.passed[step.id] = clock.boottime(), (step, new_nonce())
-
-    @contextlib.contextmanager
-    def passing(self) -> cabc.Iterator[list[Marked]]:
-        """Give the ends of sleeps, for the block to commit, and note them after it."""
-        with self._lock:
-            taken, self.lease.passed = self.lease.passed, {}
-
-        try:
-            yield [given for _, given in taken.values()]
-        except BaseException:
-            with self._lock:
-                self.lease.passed = taken | self.lease.passed
-
-            raise
-
-        for _, (step, _) in taken.values():
-            self._note(step)
-
     def record(self, step: StepRecord) -> None:
         """Commit a step's outcome or mark."""
-        if self.lease.passed:
-            self.record_all([(step, new_nonce())])
-            return
-
         asked = self._fenced(self._store.record, step)
         self.cancelled = self.cancelled or asked
         self._note(step)
 
     def record_all(self, given: cabc.Sequence[Marked]) -> None:
         """Commit several outcomes at once; after an error it can be done again."""
-        with self.passing() as passed:
-            asked = self._fenced(self._store.record_all, [*passed, *given])
-            self.cancelled = self.cancelled or asked
+        asked = self._fenced(self._store.record_all, given)
+        self.cancelled = self.cancelled or asked
 
         for step, _ in given:
             self._note(step)
 
     def transact(self, work: cabc.Callable[[sa.Connection], StepRecord]) -> StepRecord:
         """Do work in the transaction that commits the outcome that it gives."""
-        if self.lease.passed:
-            self.record_all(())
-
         step, asked = self._fenced(self._store.transact, work)
         self.cancelled = self.cancelled or asked
         self._note(step)

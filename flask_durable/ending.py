@@ -46,15 +46,10 @@ class Ending:
         execution = attempt.execution
         follow_up = self._state.follow_ups if self._is_followed(status) else None
         parent = (execution.parent_id, execution.parent_step)
-        key = (attempt.id, attempt.attempt)
-
-        with attempt.passing() as passed:
-            steps = [step for step, _ in passed]
-            self._state.store.finish(
-                *key, status, response, error, follow_up, parent, steps
-            )
-            self.end(status)
-
+        self._state.store.finish(
+            attempt.id, attempt.attempt, status, response, error, follow_up, parent
+        )
+        self.end(status)
         self._log(f"is {status}" if status == "cancelled" else status)
 
         if follow_up is not None:
@@ -82,21 +77,17 @@ class Ending:
         """Commit that the next attempt is to begin at a given time."""
         self._check_lost()
         attempt = self._attempt
-
-        with attempt.passing() as passed:
-            marks = [step for step, _ in passed]
-            self._state.store.suspend(
-                attempt.id,
-                attempt.attempt,
-                ready_at,
-                marks if mark is None else [*marks, mark],
-                errors,
-                failure,
-                attempt.execution.wakes,
-                attempt.waits.values(),
-            )
-            self.end("suspended")
-
+        self._state.store.suspend(
+            attempt.id,
+            attempt.attempt,
+            ready_at,
+            mark,
+            errors,
+            failure,
+            attempt.execution.wakes,
+            attempt.waits.values(),
+        )
+        self.end("suspended")
         delay = ready_at - attempt.now()
         # What it waits for may have come meanwhile.
         self._state.wake(0.0 if attempt.waits else delay)

@@ -15,7 +15,6 @@ from .errors import JournalUnavailable
 from .errors import LeaseLostError
 from .notices import Notices
 from .owner import current_owner
-from .records import Marked
 from .records import StepRecord
 from .recovery import release
 from .store import OUTAGE_PATIENCE
@@ -57,11 +56,6 @@ class Lease:
     tries: dict[str, tuple[float, StepRecord]] = dataclasses.field(default_factory=dict)
     """When each step's try began, by the boot clock, and the mark that shows it; each
     leaves when the try ends or the mark is written."""
-    passed: dict[str, tuple[float, Marked]] = dataclasses.field(default_factory=dict)
-    """When each sleep was found to be over, by the boot clock, and the outcome that is
-    committed with whatever the attempt commits next; it leaves for that."""
-    shown: set[str] = dataclasses.field(default_factory=set)
-    """Those of which it was shown meanwhile."""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -259,12 +253,6 @@ class Heartbeat:
         for name, (began, step) in list(lease.tries.items()):
             if began < late and lease.tries.pop(name, None) is not None:
                 self._upkeep.mark_running(lease.execution_id, lease.attempt, step)
-
-        for name, (ended, given) in list(lease.passed.items()):
-            # The attempt commits it all the same, with the same nonce.
-            if ended < late and name not in lease.shown:
-                self._upkeep.mark_passed(lease.execution_id, lease.attempt, given)
-                lease.shown.add(name)
 
 
 def _lost(lease: Lease) -> LeaseLostError:

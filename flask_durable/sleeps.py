@@ -31,12 +31,7 @@ def run_sleep(scope: Scope, step_id: str, until: cabc.Callable[[], float]) -> No
         raise scope.suspend(wake_at, None if found else step)
 
     attempt.ensure_lease()
-    over = step._replace(status="completed", finished_at=now)
-
-    if found is None or attempt.state.probe is not None:
-        attempt.record(over)
-    else:
-        attempt.pass_over(over)
+    attempt.record(step._replace(status="completed", finished_at=now))
 
 
 def _first(attempt: Attempt, name: str, wake_at: float) -> StepRecord:

@@ -141,7 +141,7 @@ class Store(Beginner):
         execution_id: str,
         attempt: int,
         ready_at: float,
-        marks: cabc.Iterable[StepRecord] = (),
+        mark: StepRecord | None = None,
         errors: int = 0,
         error: bytes | None = None,
         wakes: int = 0,
@@ -152,7 +152,7 @@ class Store(Beginner):
         It starts at once if something woke the execution since the attempt began.
 
         :param ready_at: the time; infinite if only a waker ends it
-        :param marks: what to record of steps with it
+        :param mark: a step's mark to commit with it
         :param errors: how many attempts in a row ended in an error
         :param wakes: how often it had been woken when the attempt began
         :param waits: the events that it waits for
@@ -165,26 +165,20 @@ class Store(Beginner):
             "error": error,
         }
         # The execution comes first: who writes steps locks it as well.
-        bounds = self._marks(marks, key)
+        marks = [self.sql.mark.bind(mark._asdict() | key)] if mark else []
         topics = sorted(waits, key=lambda wait: wait.topic)
 
         def wrote(connection: sa.Connection) -> bool:
             return self._wrote_execution(connection, execution_id, nonce)
 
         def work(connection: sa.Connection) -> bool:
-            return self._suspend_waiting(connection, topics, wakes, values, bounds)
+            return self._suspend_waiting(connection, topics, wakes, values, marks)
 
         if topics:
             self._fenced(lambda c: work(c) or wrote(c), execution_id, attempt)
         else:
             update = self.sql.suspend.bind(values | {"wakes": wakes})
-            self._commit(execution_id, attempt, wrote, update, *bounds)
-
-    def _marks(
-        self, steps: cabc.Iterable[StepRecord], key: dict[str, t.Any]
-    ) -> list[Bound]:
-        """Give what records steps after the execution's row was written."""
-        return [self.sql.mark.bind(step._asdict() | key) for step in steps]
+            self._commit(execution_id, attempt, wrote, update, *marks)
 
     def _suspend_waiting(
         self,
@@ -233,26 +227,28 @@ class Store(Beginner):
         error: bytes | None = None,
         follow_up: FollowUp | None = None,
         parent: tuple[str | None, str | None] = (None, None),
-        marks: cabc.Iterable[StepRecord] = (),
     ) -> None:
         """End an execution with its final response.
 
         :param follow_up: what commits together with the end, if anything
         :param parent: the execution and the step that began it, if any did
-        :param marks: what to record of steps with it
         """
         nonce = new_nonce()
-        key = {"execution_id": execution_id, "attempt": attempt, "nonce": nonce}
         bound = self.sql.finish.bind(
-            key | {"status": status, **response_values(response, error)}
+            {
+                "execution_id": execution_id,
+                "attempt": attempt,
+                "status": status,
+                "nonce": nonce,
+                **response_values(response, error),
+            }
         )
-        bounds = self._marks(marks, key)
 
         def wrote(connection: sa.Connection) -> bool:
             return self._wrote_execution(connection, execution_id, nonce)
 
         if follow_up is None:
-            self._commit(execution_id, attempt, wrote, bound, *bounds)
+            self._commit(execution_id, attempt, wrote, bound)
             return
 
         def work(connection: sa.Connection) -> bool:
@@ -261,9 +257,6 @@ class Store(Beginner):
                 rows = bound.run(connection)
 
                 if rows:
-                    for each in bounds:
-                        each.run(connection)
-
                     follow_up(connection, EndedRow(*rows[0]))
 
             return bool(rows) or wrote(connection)

@@ -16,7 +16,6 @@ from .notices import Reason
 from .records import Due
 from .records import EndedRow
 from .records import Held
-from .records import Marked
 from .records import ResponseRecord
 from .records import StepRecord
 from .sql import Statement
@@ -61,12 +60,6 @@ class Upkeep:
             nonce=new_nonce(),
             **{name: getattr(step, name) for name in names},
         )
-
-    def mark_passed(self, execution_id: str, attempt: int, given: Marked) -> None:
-        """Show that a step is over, unless its attempt has said so by now."""
-        step, nonce = given
-        key = {"execution_id": execution_id, "attempt": attempt, "nonce": nonce}
-        self._store.ask(self._store.sql.record, **(step._asdict() | key))
 
     def owners(self) -> list[str]:
         """Name the owners of all running attempts."""

@@ -158,7 +158,7 @@ def test_different_writes_share_a_commit(
     new = new_id()
     writes = [
         *records(store, ids[:3]),
-        lambda: store.suspend(ids[3], 1, 9.0, [nap]),
+        lambda: store.suspend(ids[3], 1, 9.0, nap),
         lambda: store.finish(ids[4], 1, "completed", None),
         lambda: store.begin(new, "view", "ada:1:1", 60.0, REQUEST, None),
     ]

@@ -18,10 +18,8 @@ from flask_durable.errors import LeaseLostError
 from flask_durable.heartbeat import Heartbeat
 from flask_durable.heartbeat import Lease
 from flask_durable.ids import new_id
-from flask_durable.ids import new_nonce
 from flask_durable.owner import current_owner
 from flask_durable.records import Execution
-from flask_durable.records import Marked
 from flask_durable.records import RequestRecord
 from flask_durable.records import StepRecord
 from flask_durable.store import OUTAGE_PATIENCE
@@ -473,54 +471,6 @@ def test_each_slow_step_of_each_attempt_is_shown(bench: Bench) -> None:
     bench.beat.tick()
     assert lines(bench, one) == [("pay", "running", 1), ("fly", "running", 3)]
     assert lines(bench, two) == [("pay", "running", 1)]
-
-
-def pass_nap(bench: Bench, lease: Lease) -> Marked:
-    """Have an attempt find that a sleep is over."""
-    mark = StepRecord("nap", "sleep", "sleeping", 1, 0, 1, 5.0, wake_at=6.0)
-    bench.store.record(lease.execution_id, 1, mark)
-    given = mark._replace(status="completed", finished_at=6.0), new_nonce()
-    lease.passed["nap"] = bench.now, given
-    return given
-
-
-@pytest.mark.parametrize(
-    ("age", "status"), [(0.0, "sleeping"), (0.19, "sleeping"), (0.21, "completed")]
-)
-def test_the_end_of_a_sleep_is_shown_soon(
-    bench: Bench, age: float, status: str
-) -> None:
-    """What follows may take long."""
-    lease = bench.begin()
-    pass_nap(bench, lease)
-    bench.now += age
-    bench.beat.tick()
-    assert lines(bench, lease) == [("nap", status, 1)]
-
-
-def test_the_end_of_a_sleep_is_shown_once(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The attempt commits it as well, with the same nonce."""
-    lease = bench.begin()
-    given = pass_nap(bench, lease)
-    bench.now += 1
-    bench.beat.tick()
-    monkeypatch.setattr(Upkeep, "mark_passed", unavailable)
-    bench.beat.tick()
-    assert list(lease.passed) == ["nap"]
-    bench.store.record_all(lease.execution_id, 1, [given])
-    assert bench.store.journal(lease.execution_id) == [given[0]]
-
-
-def test_the_end_of_a_sleep_of_a_lost_attempt_is_not_shown(bench: Bench) -> None:
-    """Another one says it."""
-    lease = bench.begin()
-    pass_nap(bench, lease)
-    bench.steal(lease)
-    bench.now += 1
-    bench.beat.tick()
-    assert lines(bench, lease) == [("nap", "sleeping", 1)]
 
 
 # The thread

@@ -211,7 +211,7 @@ def test_a_mark_of_another_attempt_is_not_written(store: Store, running: str) ->
 def test_an_attempt_is_suspended_with_its_mark(store: Store, running: str) -> None:
     """Both or none; crashes before it count no more."""
     mark = step("pay", status="retrying", wake_at=9.0, output=None)
-    store.suspend(running, 1, 9.0, [mark], errors=2, error=b"why")
+    store.suspend(running, 1, 9.0, mark, errors=2, error=b"why")
     found = store.execution(running)
     assert (found.status, found.ready_at, found.crashes) == ("suspended", 9.0, 0)
     assert (found.errors, found.error) == (2, b"why")
@@ -223,7 +223,7 @@ def test_a_suspension_of_another_attempt_writes_nothing(
 ) -> None:
     """Not even its mark."""
     with pytest.raises(LeaseLostError, match="^Attempt 2 of execution"):
-        store.suspend(running, 2, 9.0, [step("pay", status="retrying")])
+        store.suspend(running, 2, 9.0, step("pay", status="retrying"))
 
     assert store.journal(running) == []
     assert store.execution(running).status == "running"
@@ -261,7 +261,7 @@ def test_a_lost_machine_locks_an_execution_for_a_moment(
 
     monkeypatch.setattr(store.sql, "mark", FakeStatement(make))
     nap = step("nap", status="sleeping", output=None)
-    store.suspend(execution_id, 1, 9.0, [nap], waits=[Wait("topic", 0, 0.0)])
+    store.suspend(execution_id, 1, 9.0, nap, waits=[Wait("topic", 0, 0.0)])
     assert calls == [False, True, True]
     assert store.execution(execution_id).status == "suspended"
     assert [found.id for found in store.journal(execution_id)] == ["nap"]

@@ -97,7 +97,7 @@ class StoreMachine(RuleBasedStateMachine):
         mark = self._line(right, step, "retrying")
         allowed = self._is_running(right)
         self._write(
-            allowed, lambda: self.store.suspend(self.id, right.attempt, 1.0, [mark])
+            allowed, lambda: self.store.suspend(self.id, right.attempt, 1.0, mark)
         )
 
         if allowed:

@@ -596,7 +596,7 @@ def test_a_suspension_and_a_slow_step_do_not_deadlock(postgres_url: str) -> None
         marks = [pool.submit(mark), pool.submit(mark)]
 
         for one in ids:
-            store.suspend(one, 1, 1.0, [step_record("retrying")])
+            store.suspend(one, 1, 1.0, step_record("retrying"))
 
         for done in marks:
             done.result(30)
