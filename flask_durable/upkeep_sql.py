@@ -37,14 +37,22 @@ class UpkeepStatements:
 
 
 def renew(count: int) -> sa.Update:
+    """Renew leases; their rows are locked in the order in which batches lock them."""
     end = db_now() + param("lease", sa.Double())
-    return (
-        e.update()
+    held = (
+        sa.select(e.c.id)
         .where(
             e.c.id.in_([param(f"id_{n}", sa.Text()) for n in range(count)]),
             e.c.owner == param("owner", sa.Text()),
             e.c.status == RUNNING,
         )
+        .order_by(e.c.id)
+        .with_for_update()
+        .cte("held")
+    )
+    return (
+        e.update()
+        .where(e.c.id.in_(sa.select(held.c.id)))
         .values(ready_at=end, due_at=end, looks=0)
         .returning(e.c.id, e.c.attempt)
     )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 
+import psycopg
 import pytest
 
 from flask_durable import sql
+from flask_durable.database import Database
 from flask_durable.ids import new_id
 from flask_durable.records import Held
 from flask_durable.records import RequestRecord
@@ -16,6 +19,8 @@ from flask_durable.store import Store
 from flask_durable.tables import executions
 from flask_durable.upkeep import Upkeep
 from flask_durable.upkeep_sql import renew
+
+from .processes import wait_until
 
 ADA = "ada:1:1"
 BOB = "bob:2:2"
@@ -75,6 +80,43 @@ def test_few_statements_are_compiled(store: Store, upkeep: Upkeep) -> None:
     counts = {args[0] for make, args, *_ in sql._forms if make is renew}
     assert counts >= {1, 2, 4, 8, 16} and counts.isdisjoint(range(9, 16))
     assert counts.isdisjoint({3, 5, 6, 7})
+
+
+def test_renewals_lock_rows_in_the_order_of_batches(postgres_url: str) -> None:
+    """Steps of several executions are committed together, in the order of their ids:
+    two that waited for each other would be a second late, and one of them fail."""
+    store = Store(Database.open(postgres_url))
+    ids = [f"b-{new_id()}", f"a-{new_id()}"]
+
+    for execution_id in ids:
+        store.begin(execution_id, "view", ADA, LEASE, REQUEST, None)
+
+    other = psycopg.connect(psycopg_url(postgres_url))
+    lock = "SELECT id FROM durable_executions WHERE id = %s FOR UPDATE NOWAIT"
+    other.execute(lock, [ids[1]])
+    renewed: list[dict[str, int]] = []
+
+    def renew_both() -> None:
+        renewed.append(Upkeep(store).renew(ADA, ids, LEASE))
+
+    thread = threading.Thread(target=renew_both)
+    thread.start()
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+
+    with psycopg.connect(psycopg_url(postgres_url), autocommit=True) as watcher:
+        wait_until(lambda: watcher.execute(waits).fetchone() == (1,))
+
+    other.execute(lock, [ids[0]])
+    other.commit()
+    thread.join(30)
+    assert renewed == [dict.fromkeys(ids, 1)]
+    other.close()
+    store.database.close()
+
+
+def psycopg_url(url: str) -> str:
+    """Give an URL to the driver itself."""
+    return url.replace("+psycopg", "")
 
 
 def test_only_the_given_leases_are_renewed(store: Store, upkeep: Upkeep) -> None:
