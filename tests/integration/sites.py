@@ -75,6 +75,9 @@ class Journal:
     def leader(self) -> str | None:
         """Name the process that sweeps for all, where workers share a queue."""
         with self.engine.connect() as connection:
+            if not sa.inspect(connection).has_table(leaders.name):
+                return None
+
             return connection.scalar(sa.select(leaders.c.owner))
 
     def change(self, execution_id: str, **values: t.Any) -> None:
