@@ -48,6 +48,7 @@ def make_request(
     :param endpoint: as for ``url_for``: ``.name`` is in the current blueprint
     :param values: the rule's variables, as for ``url_for``
     :raises ValueError: if the app has no such endpoint
+    :raises TypeError: if it is no name
     """
     name = _full_name(endpoint)
     method = _method(app, name)
@@ -85,6 +86,13 @@ def _context(app: Flask) -> t.Any:
 
 
 def _full_name(endpoint: str) -> str:
+    if not isinstance(endpoint, str):
+        name = getattr(endpoint, "__name__", "name")
+        raise TypeError(
+            f'An endpoint is named as for url_for, such as "{name}", not given as'
+            f" {endpoint!r:.80}."
+        )
+
     if not endpoint.startswith("."):
         return endpoint
 

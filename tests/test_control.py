@@ -265,6 +265,11 @@ def test_only_durable_endpoints_are_started(shop: Shop) -> None:
     with pytest.raises(ValueError, match='"plain" is not durable'):
         shop.durable.start("plain")
 
+    view: t.Any = shop.app.view_functions["child"]
+
+    with pytest.raises(TypeError, match='as for url_for, such as "child", not given'):
+        shop.durable.start(view)
+
     assert shop.durable.executions() == []
 
 
