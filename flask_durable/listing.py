@@ -16,7 +16,6 @@ from .ids import first_id
 from .listing_sql import SCAN
 from .records import Execution
 from .records import StepRecord
-from .sql import Statement
 from .statements import EXECUTION_COLUMNS
 from .statements import Select
 from .statements import STEP_COLUMNS
@@ -106,7 +105,7 @@ class Listing:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._statements: dict[t.Any, Statement] = {}
+        self._prepare = store.database.prepare
 
     def page(self, filters: Filters, limit: int) -> Page:
         """Read the newest executions that fit, and where the next page begins."""
@@ -114,7 +113,7 @@ class Listing:
         shape = (filters.status, filters.endpoint is not None)
         scope = {"app": self._store.app, "low": low, "high": high}
         given = {"endpoint": filters.endpoint} if shape[1] else {}
-        statement = self._prepared(listing_sql.page, *shape)
+        statement = self._prepare(listing_sql.page, *shape)
         found = self._store.ask(statement, **scope, **given, limit=limit + 1)
         size = len(EXECUTION_COLUMNS)
         rows = [Row(Execution(*row[:size]), row[size]) for row in found]
@@ -132,7 +131,7 @@ class Listing:
         if listing_sql.is_indexed(*shape):
             return None
 
-        statement = self._prepared(listing_sql.scan, shape[0])
+        statement = self._prepare(listing_sql.scan, shape[0])
         ((last, count),) = self._store.ask(statement, **scope)
         return last if count >= SCAN else None
 
@@ -153,7 +152,7 @@ class Listing:
     def _one(
         self, execution_id: str, make: cabc.Callable[..., Select], *args: t.Any
     ) -> t.Any:
-        statement = self._prepared(make, *args)
+        statement = self._prepare(make, *args)
         values = {"app": self._store.app, "execution_id": execution_id}
         rows = self._store.ask(statement, **values)
 
@@ -164,13 +163,13 @@ class Listing:
 
     def steps(self, execution_id: str) -> list[StepRecord]:
         """Read the newest steps without errors and outputs, oldest first."""
-        statement = self._prepared(listing_sql.steps)
+        statement = self._prepare(listing_sql.steps)
         rows = self._store.ask(statement, execution_id=execution_id)
         return [StepRecord(*row) for row in reversed(rows)]
 
     def failures(self, execution_id: str) -> dict[str, bytes]:
         """Read how the newest of those steps failed that did at least once."""
-        statement = self._prepared(listing_sql.failures)
+        statement = self._prepare(listing_sql.failures)
         rows = self._store.ask(statement, execution_id=execution_id)
         return {row.id: row.error for row in rows}
 
@@ -181,7 +180,7 @@ class Listing:
 
         :raises ExecutionNotFound: if the journal does not have it
         """
-        statement = self._prepared(listing_sql.step)
+        statement = self._prepare(listing_sql.step)
         rows = self._store.ask(statement, execution_id=execution_id, id=name)
 
         for row in rows:
@@ -192,7 +191,7 @@ class Listing:
 
     def children(self, execution_id: str) -> list[Child]:
         """Read which executions this one began."""
-        statement = self._prepared(listing_sql.children)
+        statement = self._prepare(listing_sql.children)
         rows = self._store.ask(statement, execution_id=execution_id)
         return [Child(*row) for row in rows]
 
@@ -202,7 +201,7 @@ class Listing:
         :param width: how many seconds each stretch has
         :return: the counts, and whether these are only the newest executions
         """
-        statement = self._prepared(listing_sql.counts)
+        statement = self._prepare(listing_sql.counts)
         rows = self._store.ask(
             statement,
             app=self._store.app,
@@ -212,11 +211,3 @@ class Listing:
         )
         counts = [Count(*row) for row in rows]
         return counts, sum(count.count for count in counts) >= SCAN
-
-    def _prepared(self, make: cabc.Callable[..., Select], *args: t.Any) -> Statement:
-        key = make, *args
-
-        if key not in self._statements:
-            self._statements[key] = self._store.database.prepare(make, *args)
-
-        return self._statements[key]

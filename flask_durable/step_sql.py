@@ -36,7 +36,7 @@ def column_param(column: sa.Column[t.Any]) -> sa.ColumnElement[t.Any]:
     return param(column.name, column.type)
 
 
-def runs() -> sa.ColumnElement[bool]:
+def is_running() -> sa.ColumnElement[bool]:
     """Whether an execution that is found by its id is running.
 
     The status as it is would fit the index of all that is running, too. PostgreSQL may
@@ -47,7 +47,7 @@ def runs() -> sa.ColumnElement[bool]:
 
 def mine() -> sa.ColumnElement[bool]:
     """The fence: this attempt still is the execution's running one."""
-    return _runs(param("execution_id", sa.Text()), param("attempt", sa.Integer()))
+    return _is_run_by(param("execution_id", sa.Text()), param("attempt", sa.Integer()))
 
 
 def unasked(fence: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
@@ -55,10 +55,10 @@ def unasked(fence: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
     return sa.and_(fence, e.c.cancel_requested == sa.literal_column("0"))
 
 
-def _runs(
+def _is_run_by(
     execution_id: sa.ColumnElement[str], attempt: sa.ColumnElement[int]
 ) -> sa.ColumnElement[bool]:
-    return sa.and_(e.c.id == execution_id, e.c.attempt == attempt, runs())
+    return sa.and_(e.c.id == execution_id, e.c.attempt == attempt, is_running())
 
 
 def record(insert: t.Any, fence: sa.ColumnElement[bool]) -> t.Any:
@@ -96,10 +96,11 @@ def record_all(insert: t.Any) -> t.Any:
     values = [
         sa.func.decode(line[c.name], hex_) if c in HEX else line[c.name] for c in GIVEN
     ]
-    # One after the other, by their keys: a join may be planned as a walk through all.
+    # Each by its key: a join may be planned as a walk through all. Rows are locked in
+    # the order in which lines are given, as in all transactions that of the ids.
     fence = (
         sa.select(e.c.id, e.c.attempt)
-        .where(unasked(_runs(line.execution_id, line.attempt)))
+        .where(unasked(_is_run_by(line.execution_id, line.attempt)))
         .with_for_update(read=True)
         .lateral("fence")
     )

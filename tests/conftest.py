@@ -87,9 +87,9 @@ def make_tables(url: str) -> None:
 
 
 @pytest.fixture
-def has_tables() -> bool:
-    """Whether tests find the journal's tables made; some modules say no."""
-    return True
+def has_tables(request: pytest.FixtureRequest) -> bool:
+    """Whether a test finds the journal's tables made."""
+    return request.node.get_closest_marker("no_tables") is None
 
 
 @pytest.fixture

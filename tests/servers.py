@@ -243,6 +243,11 @@ class Redis(Process):
                 return False
 
 
+def psycopg_url(url: str) -> str:
+    """Give a PostgreSQL database's URL as the driver itself takes it."""
+    return url.replace("+psycopg", "")
+
+
 @contextlib.contextmanager
 def postgres(*, fsync: bool = False, host: str = HOST) -> cabc.Iterator[Postgres]:
     """Run a PostgreSQL server of its own; its start takes about 0.7 s.

@@ -15,11 +15,7 @@ from flask_durable import supervisor
 from flask_durable.state import opened_state
 from flask_durable.tables import SCHEMA_VERSION
 
-
-@pytest.fixture
-def has_tables() -> bool:
-    """Let tests find nothing made."""
-    return False
+pytestmark = pytest.mark.no_tables
 
 
 def run(app: Flask, *arguments: str) -> Result:

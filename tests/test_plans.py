@@ -70,7 +70,7 @@ def test_what_is_written_is_found_by_its_id(store: Store) -> None:
 def test_the_plans_would_tell(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the status as it is, PostgreSQL takes the index of what runs."""
     status = executions.c.status
-    monkeypatch.setattr(step_sql, "runs", lambda: status == step_sql.RUNNING)
+    monkeypatch.setattr(step_sql, "is_running", lambda: status == step_sql.RUNNING)
 
     def make(insert: t.Any) -> t.Any:
         return step_sql.record(insert, step_sql.mine())

@@ -25,6 +25,8 @@ from flask_durable.tables import SCHEMA_VERSION
 
 from . import servers
 
+pytestmark = pytest.mark.no_tables
+
 OLDEST = "0001"
 
 version = sa.table(schema.VERSION_TABLE, sa.column("version_num"))
@@ -33,12 +35,6 @@ PROCESSES = 8
 ROUNDS = 3
 
 barriers: list[threading.Barrier] = []
-
-
-@pytest.fixture
-def has_tables() -> bool:
-    """Let tests find nothing made."""
-    return False
 
 
 def tables(database: Database) -> set[str]:

@@ -20,6 +20,8 @@ from .processes import Gunicorn
 from .processes import Process
 from .processes import wait_until
 
+pytestmark = pytest.mark.no_tables
+
 APP = """\
 import os
 
@@ -32,12 +34,6 @@ app = Flask(__name__)
 def pid():
     return str(os.getpid())
 """
-
-
-@pytest.fixture
-def has_tables() -> bool:
-    """Let tests find nothing made."""
-    return False
 
 
 @pytest.fixture
@@ -82,7 +78,7 @@ def test_postgres_databases_differ(postgres_server: servers.Postgres) -> None:
 
 def test_postgres_outage(postgres_server: servers.Postgres, postgres_url: str) -> None:
     """What was committed is there after an outage."""
-    plain = postgres_url.replace("+psycopg", "")
+    plain = servers.psycopg_url(postgres_url)
 
     with psycopg.connect(plain) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 7 AS number")

@@ -21,6 +21,7 @@ from flask_durable.upkeep import Upkeep
 from flask_durable.upkeep_sql import renew
 
 from .processes import wait_until
+from .servers import psycopg_url
 
 ADA = "ada:1:1"
 BOB = "bob:2:2"
@@ -112,11 +113,6 @@ def test_renewals_lock_rows_in_the_order_of_batches(postgres_url: str) -> None:
     assert renewed == [dict.fromkeys(ids, 1)]
     other.close()
     store.database.close()
-
-
-def psycopg_url(url: str) -> str:
-    """Give an URL to the driver itself."""
-    return url.replace("+psycopg", "")
 
 
 def test_only_the_given_leases_are_renewed(store: Store, upkeep: Upkeep) -> None:

@@ -67,7 +67,7 @@ class Driver:
 
     def __init__(self, url: str) -> None:
         self._path = None if url.startswith("postgres") else url[len("sqlite:///") :]
-        self._url = url.replace("+psycopg", "")
+        self._url = servers.psycopg_url(url)
         mark = "%s" if self._path is None else "?"
         self.insert = f"INSERT INTO raw_steps VALUES ({', '.join([mark] * 16)})"
         self._make_table()

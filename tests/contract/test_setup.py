@@ -26,11 +26,7 @@ from ..driving import status_link
 from .conftest import MakeApp
 from .helpers import Flaky
 
-
-@pytest.fixture
-def has_tables() -> bool:
-    """Let tests find nothing made."""
-    return False
+pytestmark = pytest.mark.no_tables
 
 
 def napping(app: Flask, durable: FlaskDurable) -> Flaky[str]:
