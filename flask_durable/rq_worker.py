@@ -12,9 +12,9 @@ from rq.exceptions import StopRequested
 from rq.job import Job
 from rq.worker import WorkerStatus
 
-from .dispatch_rq import DurableQueue
-from .dispatch_rq import JOB
 from .dispatch_rq import replay_execution
+from .rq_queue import DurableQueue
+from .rq_queue import JOB
 from .sending import let_go
 from .supervisor import Stop
 

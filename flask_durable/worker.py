@@ -20,14 +20,14 @@ from flask import Flask
 from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
 
-from .dispatch_rq import connect
-from .dispatch_rq import durable_queue
 from .dispatch_rq import NoDispatcher
 from .dispatch_rq import RqDispatcher
-from .dispatch_rq import RqHands
 from .dispatch_thread import ThreadDispatcher
 from .records import Due
 from .replay import replay
+from .rq_queue import connect
+from .rq_queue import durable_queue
+from .rq_queue import RqHands
 from .rq_worker import Quiet
 from .rq_worker import ReplayJob
 from .rq_worker import ReplayWorker

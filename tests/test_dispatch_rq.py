@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import collections.abc as cabc
+import dataclasses
 import json
 import pathlib
 import subprocess
 import sys
+import threading
 import time
 import typing as t
 import zlib
@@ -17,19 +19,20 @@ from flask.testing import FlaskClient
 from redis import Redis as RedisClient
 from rq.job import Job
 
-from flask_durable import dispatch_rq as module
+from flask_durable import dispatch_rq
 from flask_durable import FlaskDurable
+from flask_durable import rq_queue
 from flask_durable import step
 from flask_durable.database import Database
-from flask_durable.dispatch_rq import connect
-from flask_durable.dispatch_rq import durable_queue
-from flask_durable.dispatch_rq import FAILURE_TTL
 from flask_durable.dispatch_rq import replay_execution
-from flask_durable.dispatch_rq import RESULT_TTL
 from flask_durable.dispatch_rq import RqDispatcher
-from flask_durable.dispatch_rq import RqHands
 from flask_durable.ids import new_id
 from flask_durable.leaders import Leaders
+from flask_durable.rq_queue import connect
+from flask_durable.rq_queue import durable_queue
+from flask_durable.rq_queue import FAILURE_TTL
+from flask_durable.rq_queue import RESULT_TTL
+from flask_durable.rq_queue import RqHands
 from flask_durable.state import opened_state
 from flask_durable.store import Store
 from flask_durable.sweeper import Sweeper
@@ -76,12 +79,14 @@ class Line:
         self.hands = RqHands(self.state)
         self.sweeper = Sweeper(self.state, self.hands)
         self.attempts = 0
+        self.hold: threading.Event | None = None
 
         @app.post("/work")
         @durable.endpoint
         def work() -> str:
             self.attempts += 1
             step.sleep("nap", 60)
+            assert self.hold is None or self.hold.wait(10)
             return "awake"
 
     def begin(self) -> str:
@@ -161,8 +166,9 @@ def test_each_dispatch_has_a_job_of_its_own(line: Line) -> None:
 def fill(
     line: Line, monkeypatch: pytest.MonkeyPatch, most: int, count: int
 ) -> list[str]:
-    """Have more executions due than jobs may wait, and look once."""
-    monkeypatch.setattr(module, "MAX_QUEUED", most)
+    """Have more executions due than may wait, one a job, and look once."""
+    monkeypatch.setattr(rq_queue, "MAX_JOBS", most)
+    monkeypatch.setattr(rq_queue, "PER_JOB", 1)
     ids = [line.begin() for _ in range(count)]
     line.drive.advance(61)
     assert line.look() == RqHands.pause
@@ -192,6 +198,27 @@ def test_a_full_queue_is_filled_again_when_half_of_it_is_done(
     line.jobs()[0].delete()
     line.look()
     assert [job.args[0] for job in line.jobs()] == ids[2:]
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(4, [1, 1, 1, 1]), (5, [2, 2, 1]), (20, [3, 3, 3, 3])]
+)
+def test_where_many_are_due_a_job_has_several(
+    line: Line, monkeypatch: pytest.MonkeyPatch, count: int, sizes: list[int]
+) -> None:
+    """But not while there are no more than jobs that may wait."""
+    monkeypatch.setattr(rq_queue, "MAX_JOBS", 4)
+    monkeypatch.setattr(rq_queue, "PER_JOB", 3)
+    ids = [line.begin() for _ in range(count)]
+    line.drive.advance(61)
+    line.look()
+    jobs = line.jobs()
+    sent = [[job.args[:2], *(job.args[2:] or [[]])[0]] for job in jobs]
+    assert [len(executions) for executions in sent] == sizes
+    assert sum(sent, []) == [[id, 2] for id in ids[: sum(sizes)]]
+    more = f" and {sizes[0] - 1} more" if sizes[0] > 1 else ""
+    assert jobs[0].description == f"attempt 2 of execution {ids[0]}{more}"
+    assert line.hands.free() == 0
 
 
 def test_the_queue_has_the_name_that_is_set(app: Flask) -> None:
@@ -232,7 +259,7 @@ def test_a_dispatcher_sends_what_becomes_due(
 @pytest.fixture
 def away(app: Flask) -> None:
     """Have no Redis where it should be."""
-    app.config["DURABLE_REDIS_URL"] = f"redis://{HOST}:{free_port()}/0"
+    app.config["DURABLE_REDIS_URL"] = nowhere_url()
 
 
 def test_without_redis_nothing_is_taken(
@@ -269,9 +296,14 @@ def test_what_redis_did_not_take_is_sent_again(
     assert line.hands.pause == RqHands.pause
 
 
+def nowhere_url() -> str:
+    """Name a port where nobody listens."""
+    return f"redis://{HOST}:{free_port()}/0"
+
+
 def nowhere() -> RedisClient:
-    """Connect to a port where nobody listens."""
-    return connect(f"redis://{HOST}:{free_port()}/0")
+    """Connect to it."""
+    return connect(nowhere_url())
 
 
 def test_without_redis_the_client_is_served(
@@ -313,6 +345,9 @@ def test_a_job_with_odd_arguments_is_refused(
     with app.app_context(), pytest.raises(TypeError, match="No execution: "):
         replay_execution(*arguments)
 
+    with app.app_context(), pytest.raises(TypeError, match="No execution: "):
+        replay_execution("x", 2, [("y", 2), arguments])
+
 
 def test_a_job_replays_its_execution(line: Line) -> None:
     """And its result says what became of it."""
@@ -323,6 +358,104 @@ def test_a_job_replays_its_execution(line: Line) -> None:
         assert replay_execution(id, 2) == "is completed"
 
     assert line.attempts == 2
+
+
+def several(line: Line, count: int) -> list[tuple[str, int]]:
+    """Have executions due, and give them with their next attempts' numbers."""
+    ids = [line.begin() for _ in range(count)]
+    line.drive.advance(61)
+    return [(id, 2) for id in ids]
+
+
+def test_a_job_replays_several_executions(line: Line) -> None:
+    """One that is not due any more, or never was there, is passed over."""
+    first, second, third = several(line, 3)
+    rest = [(new_id(), 2), second, second, third]
+
+    with line.app.app_context():
+        said = replay_execution(*first, rest).split("; ")
+
+    assert line.attempts == 6
+    assert [words.partition(":")[0] for words in said] == [
+        "is completed",
+        "is passed over",
+        "is completed",
+        "is passed over",
+        "is completed",
+    ]
+    assert line.jobs() == []
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Tell when others have what did not begin; they don't wait for it."""
+    handed_on = threading.Event()
+    hand_on = RqHands.hand_on
+
+    def tell(self: RqHands, executions: t.Any) -> None:
+        hand_on(self, executions)
+        handed_on.set()
+
+    monkeypatch.setattr(dispatch_rq, "PATIENCE_WITH_OTHERS", 0.0)
+    monkeypatch.setattr(RqHands, "hand_on", tell)
+    return handed_on
+
+
+def test_none_waits_for_a_slow_one_of_its_job(
+    line: Line, impatient: threading.Event
+) -> None:
+    """It goes to other workers while the slow one runs, before what waits behind."""
+    first, second, third, other = several(line, 4)
+    line.sweeper.sweep(1)
+    (waiting,) = line.jobs()
+
+    line.hold = impatient
+
+    with line.app.app_context():
+        said = replay_execution(*other, [second, third])
+
+    assert said == "is completed"
+    assert [tuple(job.args) for job in line.jobs()] == [second, third, first]
+    assert line.jobs()[-1].id == waiting.id
+
+
+def test_a_job_that_fails_leaves_the_rest_to_others(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it was."""
+    first, second, third = several(line, 3)
+
+    def fail(*args: t.Any) -> t.NoReturn:
+        raise SystemExit
+
+    monkeypatch.setattr(dispatch_rq, "replay", fail)
+
+    with line.app.app_context(), pytest.raises(SystemExit):
+        replay_execution(*first, [second, third])
+
+    assert [tuple(job.args) for job in line.jobs()] == [second, third]
+
+
+def test_what_cant_be_handed_on_is_sent_again(
+    line: Line,
+    impatient: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """By the sweeper, as all that nobody claims."""
+    first, second = several(line, 2)
+    assert line.sweeper.sweep(5) == 2
+    config = dataclasses.replace(line.state.config, redis_url=nowhere_url())
+    line.hold = impatient
+
+    with monkeypatch.context() as patch, line.app.app_context():
+        patch.setattr(line.state, "config", config)
+        assert replay_execution(*first, [second]) == "is completed"
+
+    assert "Due executions wait in the journal" in caplog.text
+    line.drive.advance(RqHands.patience)
+    line.look()
+    assert tuple(line.jobs()[-1].args) == second
 
 
 @pytest.mark.parametrize("attempt", [-1, 0, 1, 3])
@@ -379,7 +512,7 @@ def test_due_executions_of_others_are_no_jobs(line: Line, database_url: str) -> 
 def test_a_job_names_its_function() -> None:
     """Its path is a wire format: jobs on their way have it."""
     name = replay_execution.__qualname__
-    assert module.JOB == f"{replay_execution.__module__}.{name}"
+    assert rq_queue.JOB == f"{replay_execution.__module__}.{name}"
 
 
 # RQ's own programs

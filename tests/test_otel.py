@@ -26,13 +26,13 @@ from flask_durable import FlaskDurable
 from flask_durable import NonRetryableError
 from flask_durable import Retry
 from flask_durable import step
-from flask_durable.dispatch_rq import connect
-from flask_durable.dispatch_rq import durable_queue
 from flask_durable.dispatch_rq import replay_execution
-from flask_durable.dispatch_rq import RqHands
 from flask_durable.ids import new_id
 from flask_durable.otel import instrument
 from flask_durable.recovery import release
+from flask_durable.rq_queue import connect
+from flask_durable.rq_queue import durable_queue
+from flask_durable.rq_queue import RqHands
 from flask_durable.spans import Tracer
 from flask_durable.state import get_state
 from flask_durable.sweeper import Sweeper

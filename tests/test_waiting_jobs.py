@@ -13,10 +13,10 @@ from flask_durable import FlaskDurable
 from flask_durable import step
 from flask_durable.dispatch_rq import AWAY_PAUSE
 from flask_durable.dispatch_rq import replay_execution
-from flask_durable.dispatch_rq import RqHands
 from flask_durable.errors import JournalUnavailable
 from flask_durable.records import Outgoing
 from flask_durable.replay import AWAY
+from flask_durable.rq_queue import RqHands
 
 from .driving import Drive
 

@@ -29,11 +29,11 @@ from rq.suspension import suspend
 from flask_durable import FlaskDurable
 from flask_durable import rq_worker
 from flask_durable import step
-from flask_durable.dispatch_rq import connect
-from flask_durable.dispatch_rq import durable_queue
-from flask_durable.dispatch_rq import JOB
 from flask_durable.ids import new_id
 from flask_durable.replay import replay
+from flask_durable.rq_queue import connect
+from flask_durable.rq_queue import durable_queue
+from flask_durable.rq_queue import JOB
 from flask_durable.rq_worker import ForeignJobError
 from flask_durable.rq_worker import ReplayJob
 from flask_durable.rq_worker import ReplayWorker

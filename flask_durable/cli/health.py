@@ -88,7 +88,7 @@ def _check_redis(state: State) -> str:
 
     import redis
 
-    from ..dispatch_rq import connect
+    from ..rq_queue import connect
 
     try:
         connect(state.config.redis_url, TIMEOUT).ping()
@@ -105,8 +105,8 @@ def _check_workers(state: State) -> str:
     import redis
     from rq import Worker
 
-    from ..dispatch_rq import connect
-    from ..dispatch_rq import durable_queue
+    from ..rq_queue import connect
+    from ..rq_queue import durable_queue
 
     try:
         connection = connect(state.config.redis_url, TIMEOUT)

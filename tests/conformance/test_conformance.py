@@ -17,7 +17,7 @@ from flask import Flask
 
 from flask_durable import FlaskDurable
 from flask_durable.dispatch_rq import NoDispatcher
-from flask_durable.dispatch_rq import RqHands
+from flask_durable.rq_queue import RqHands
 from flask_durable.sql import db_now
 from flask_durable.state import opened_state
 from flask_durable.sweeper import Sweeper

@@ -10,10 +10,10 @@ from werkzeug.test import create_environ
 
 from flask_durable.capture import capture_request
 from flask_durable.database import Database
-from flask_durable.dispatch_rq import connect
-from flask_durable.dispatch_rq import durable_queue
-from flask_durable.dispatch_rq import JOB
 from flask_durable.ids import new_id
+from flask_durable.rq_queue import connect
+from flask_durable.rq_queue import durable_queue
+from flask_durable.rq_queue import JOB
 from flask_durable.store import Store
 
 from ..processes import HOST

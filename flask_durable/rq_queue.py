@@ -1,0 +1,173 @@
+"""The queue in Redis that carries due executions to RQ workers.
+
+Redis carries only what is due now, as ids, and may lose everything at any time: what
+nobody claims is sent again.
+"""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import logging
+import math
+import typing as t
+
+import redis
+from rq import Queue
+from rq.job import Job
+from rq.queue import EnqueueData
+from rq.serializers import JSONSerializer
+
+from .records import Due
+from .state import State
+
+logger = logging.getLogger(__name__)
+
+JOB = "flask_durable.dispatch_rq.replay_execution"
+"""The function that a job names."""
+
+MAX_JOBS = 20
+"""Jobs that may wait in Redis; what else is due waits in the database."""
+
+PER_JOB = 5
+"""Executions in a job at most: where many are due, a job of RQ's for each would cost a
+worker as much again as its replay."""
+
+RESULT_TTL = 60
+"""Seconds for which what came of a job is kept in Redis."""
+
+FAILURE_TTL = 3_600
+"""The same of a job that raised."""
+
+Next = tuple[str, int]
+"""An execution, and the number of the attempt that is to begin."""
+
+SOCKET_TIMEOUT = 1.0
+"""Seconds that the sweeper waits for Redis; it has other things to look after."""
+
+
+def connect(url: str, timeout: float = SOCKET_TIMEOUT) -> redis.Redis:
+    """Make a client of the Redis server that carries the queue.
+
+    :param timeout: seconds to wait for a connection, and for an answer
+    """
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        health_check_interval=30,
+    )
+
+
+class DurableQueue(Queue):
+    """A queue on whose jobs no other ones depend, so that none are looked for."""
+
+    def move_dependents_to_ready(
+        self, *args: t.Any, **kwargs: t.Any
+    ) -> dict[str, t.Any]:
+        """Find none, from RQ 3 on."""
+        return {}
+
+    def enqueue_dependents(self, *args: t.Any, **kwargs: t.Any) -> dict[str, t.Any]:
+        """Find none, before RQ 3."""
+        return {}
+
+
+def durable_queue(
+    name: str, connection: redis.Redis, job_class: type[Job] = Job
+) -> DurableQueue:
+    """Make the queue that carries executions; its jobs are JSON, never pickles."""
+    return DurableQueue(
+        name, connection=connection, serializer=JSONSerializer, job_class=job_class
+    )
+
+
+class RqHands:
+    """Takes due executions for the workers of the queue."""
+
+    patience = 5.0
+    pause = 0.05
+    shared = True
+
+    def __init__(self, state: State) -> None:
+        config = state.config
+        assert config.redis_url is not None
+        connection = connect(config.redis_url)
+        self._queue = durable_queue(config.queue, connection)
+        self._away = False
+
+    def free(self) -> int:
+        """Tell how many more executions may wait; none while Redis is away.
+
+        Until half of the jobs are done there are none either: to take executions one by
+        one costs a commit each.
+        """
+        try:
+            jobs = MAX_JOBS - len(self._queue)
+        except redis.RedisError as error:
+            self._note_outage(error)
+            return 0
+
+        if self._away:
+            logger.warning("Redis is back: what is due is sent to the workers.")
+
+        self._away = False
+        self.pause = RqHands.pause
+        return jobs * PER_JOB if jobs >= MAX_JOBS // 2 else 0
+
+    def send(self, found: cabc.Sequence[Due]) -> None:
+        """Queue executions, several in a job only where there are more than jobs.
+
+        What can't be queued is sent again in a while.
+        """
+        if not found or self._away:
+            return
+
+        size = math.ceil(len(found) / MAX_JOBS)
+        self._enqueue(_job(found[i : i + size]) for i in range(0, len(found), size))
+
+    def hand_on(self, executions: cabc.Sequence[Next]) -> None:
+        """Queue what a worker took and did not begin, before what waits already."""
+        # Each goes before the one that was put there before.
+        last_first = reversed(executions)
+        self._enqueue(_job_of([one], at_front=True) for one in last_first)
+
+    def _enqueue(self, jobs: cabc.Iterable[EnqueueData]) -> None:
+        try:
+            self._queue.enqueue_many(jobs)
+        except redis.RedisError as error:
+            self._note_outage(error)
+
+    def _note_outage(self, error: redis.RedisError) -> None:
+        """Log an outage once, and ask seldom while it lasts."""
+        if not self._away:
+            logger.warning(
+                "Redis can't be used: %s. Due executions wait in the journal.", error
+            )
+
+        self._away = True
+        self.pause = 1.0
+
+
+def _job(found: cabc.Sequence[Due]) -> EnqueueData:
+    """Describe a job; each dispatch has another id: the hash of an old one may live."""
+    first = found[0]
+    executions = [(due.id, due.attempt + 1) for due in found]
+    return _job_of(executions, f"{first.id}-{first.attempt + 1}-{first.looks}")
+
+
+def _job_of(
+    executions: cabc.Sequence[Next], job_id: str | None = None, at_front: bool = False
+) -> EnqueueData:
+    (execution_id, attempt), *rest = executions
+    more = f" and {len(rest)} more" if rest else ""
+    return Queue.prepare_data(
+        JOB,
+        args=(execution_id, attempt, rest) if rest else (execution_id, attempt),
+        job_id=job_id,
+        description=f"attempt {attempt} of execution {execution_id}{more}",
+        # A time-out's exception would look like an error of a step.
+        timeout=-1,
+        result_ttl=RESULT_TTL,
+        failure_ttl=FAILURE_TTL,
+        at_front=at_front,
+    )
