@@ -67,11 +67,19 @@ def arrive(app: Flask) -> None:
 
     state = get_state(app)
     limit = options.max_request_bytes or state.config.max_request_bytes
-    record = capture_request(request, limit)
     ticket = due_at = None
 
     if header is not None:
-        ticket = _verify(app, header, record)
+        ticket = _verify(app, header)
+        # It was within the limit when it came first.
+        limit = max(limit, request.content_length or 0)
+
+    record = capture_request(request, limit)
+
+    if ticket is not None:
+        if ticket.digest != record.digest:
+            raise refuse_replay("it was made for another request")
+
         request.environ[REPLAY_KEY], due_at = _replay(state, ticket)
 
     request.environ[KEY] = Arrival(record, ticket, due_at)
@@ -145,14 +153,11 @@ def _check_lost_way(app: Flask, header: str) -> None:
         raise refuse_replay("the view is not durable")
 
 
-def _verify(app: Flask, header: str, record: RequestRecord) -> Ticket:
+def _verify(app: Flask, header: str) -> Ticket:
     ticket = read_ticket(app, header)
 
     if isinstance(ticket, str):
         raise refuse_replay(ticket)
-
-    if ticket.digest != record.digest:
-        raise refuse_replay("it was made for another request")
 
     return ticket
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections.abc as cabc
 import contextlib
 import dataclasses
@@ -104,8 +105,10 @@ class Call:
             return self._lost(error)
         except Exception:
             raise
-        except BaseException:
-            self._ending.abandon()
+        except BaseException as error:
+            if self._outcome is None:
+                self._ending.leave(error)
+
             raise
         finally:
             self._in_view = False
@@ -134,27 +137,27 @@ class Call:
             pass
         except Cancelled:
             return self._cancelled()
-        except BaseExceptionGroup as group:
-            # A task group of an async view wraps what ends it.
-            self._unwrap(group)
-        except Exception as error:
+        except (Exception, BaseExceptionGroup, asyncio.CancelledError) as error:
             if self._ending.is_forked:
                 raise
+
+            self._look_into(error)
 
             if root.suspended is None:
                 return self._failed(error)
 
         return self._suspend()
 
-    def _unwrap(self, group: BaseExceptionGroup[BaseException]) -> None:
-        """Return if a step in a group of tasks was suspended."""
-        lost = group.subgroup(LeaseLostError)
+    def _look_into(self, error: BaseException) -> None:
+        """Raise what ends an attempt out of the group that tasks of a view raise."""
+        for inner in leaves(error):
+            if isinstance(inner, LeaseLostError):
+                raise inner
 
-        if lost is not None:
-            raise next(leaves(lost))
-
-        if self._root.suspended is None:
-            raise group
+        # Of a group with an exit, or with a suspended step.
+        if not isinstance(error, Exception | asyncio.CancelledError):
+            if self._root.suspended is None:
+                raise error
 
     def _make_response(self, value: t.Any) -> Response:
         try:
@@ -182,7 +185,7 @@ class Call:
         self._ending.finish("completed", record)
         return response
 
-    def _failed(self, error: Exception) -> Response:
+    def _failed(self, error: BaseException) -> Response:
         """Begin a new attempt later, or leave the error to Flask."""
         if isinstance(error, HTTPException):
             self._outcome = Outcome("completed")
@@ -217,7 +220,7 @@ class Call:
         detail = "The execution was cancelled."
         return problem_response(410, detail, execution=attempt.id)
 
-    def _goes_on(self, error: Exception, errors: int) -> bool:
+    def _goes_on(self, error: BaseException, errors: int) -> bool:
         if isinstance(error, (StepError, StepOutputError, DeadlineExceeded, *MISUSE)):
             return False
 

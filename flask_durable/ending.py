@@ -120,6 +120,19 @@ class Ending:
             crashed = crashed and not self._state.leaves
             self._state.heartbeat.abandon(self._attempt.lease, crashed)
 
+    def leave(self, error: BaseException) -> None:
+        """Hand the attempt back after what is no error of its view, such as an exit."""
+        if not isinstance(error, SystemExit | KeyboardInterrupt):
+            logger.warning(
+                "%r left the view in attempt %d of execution %s, and is taken for the"
+                " end of its process.",
+                error,
+                self._attempt.attempt,
+                self._attempt.id,
+            )
+
+        self.abandon()
+
     def _check_lost(self) -> None:
         """Refuse to write if a step's outcome could not be committed before."""
         if self._attempt.lost is not None:

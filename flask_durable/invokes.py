@@ -14,7 +14,6 @@ from .follow_ups import child_topic
 from .ids import new_id
 from .new_request import make_request
 from .new_request import NewRequest
-from .options import options_of
 from .records import Event
 from .records import Failure
 from .records import StepRecord
@@ -39,9 +38,8 @@ def run_invoke(
     name, found = scope.enter(step_id, KIND)
 
     if found is None:
-        limit = scope.attempt.state.config.max_request_bytes
         given = (endpoint, values, query, body, headers)
-        _begin(scope, name, make_request(this_app(), *given, limit))
+        _begin(scope, name, make_request(this_app(), *given))
 
     topic = child_topic(scope.attempt.id, name)
     return ChildWaiting(scope, name, found, KIND, topic, None).result()
@@ -51,7 +49,7 @@ def _begin(scope: Scope, name: str, request: NewRequest) -> None:
     """Store the child; one that an attempt before stored is left alone."""
     attempt = scope.attempt
     state = attempt.state
-    options = options_of(this_app(), request.endpoint, request.method)
+    options = request.options
 
     if options is None:
         raise ValueError(

@@ -14,6 +14,8 @@ from flask import url_for
 from werkzeug.test import EnvironBuilder
 
 from .capture import capture_request
+from .options import Options
+from .options import options_of
 from .records import RequestRecord
 from .state import get_state
 
@@ -27,7 +29,8 @@ class NewRequest(t.NamedTuple):
     """A request that may be stored, and where it leads."""
 
     endpoint: str
-    method: str
+    options: Options | None
+    """Those of its view, if that is durable."""
     record: RequestRecord
 
 
@@ -38,7 +41,6 @@ def make_request(
     query: Mapping | None,
     json: t.Any,
     headers: cabc.Mapping[str, str] | None,
-    limit: int,
 ) -> NewRequest:
     """Make a request of an endpoint, as if a client had sent it.
 
@@ -47,7 +49,7 @@ def make_request(
 
     :param endpoint: as for ``url_for``: ``.name`` is in the current blueprint
     :param values: the rule's variables, as for ``url_for``
-    :raises ValueError: if the app has no such endpoint
+    :raises ValueError: if the app has no such endpoint, or the body is too big for it
     :raises TypeError: if it is no name
     """
     name = _full_name(endpoint)
@@ -78,7 +80,23 @@ def make_request(
         environ.pop(key, None)
 
     environ["REMOTE_ADDR"] = "127.0.0.1"
-    return NewRequest(name, method, capture_request(Request(environ), limit))
+    options = options_of(app, name, method)
+    limit = _check_size(app, name, options, int(environ.get("CONTENT_LENGTH") or 0))
+    return NewRequest(name, options, capture_request(Request(environ), limit))
+
+
+def _check_size(app: Flask, name: str, options: Options | None, size: int) -> int:
+    """Give the limit of an endpoint's request, if this one is within."""
+    config = get_state(app).config
+    limit = (options and options.max_request_bytes) or config.max_request_bytes
+
+    if size > limit:
+        raise ValueError(
+            f'The body for endpoint "{name}" has {size} bytes, and its limit is {limit}'
+            " (max_request_bytes of the endpoint, or DURABLE_MAX_REQUEST_BYTES)."
+        )
+
+    return limit
 
 
 def _context(app: Flask) -> t.Any:

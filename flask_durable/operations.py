@@ -19,7 +19,6 @@ from .infos import ExecutionInfo
 from .new_request import make_request
 from .new_request import NewRequest
 from .options import Options
-from .options import options_of
 from .records import ExecutionStatus
 from .records import RequestKey
 from .signing import check_secret_key
@@ -84,15 +83,14 @@ class Operations:
         :param headers: further headers
         :param idempotency_key: what a second start of the endpoint has as well: it
             begins nothing, and gives the id of the first
-        :raises ValueError: if the endpoint is none, or not durable, or if the key was
-            used for another request
+        :raises ValueError: if the endpoint is none, or not durable, if the body is over
+            its limit, or if the key was used for another request
         """
         app = this_app()
         check_secret_key(app)
         state = opened_state(app)
-        limit = state.config.max_request_bytes
-        request = make_request(app, endpoint, values, query, json, headers, limit)
-        options = options_of(app, request.endpoint, request.method)
+        request = make_request(app, endpoint, values, query, json, headers)
+        options = request.options
 
         if options is None:
             raise ValueError(f'The endpoint "{request.endpoint}" is not durable.')

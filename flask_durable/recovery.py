@@ -56,8 +56,8 @@ def release(upkeep: Upkeep, held: Held, owner: str, crashed: bool = True) -> boo
 
 def _give_up(upkeep: Upkeep, held: Held, owner: str, crashes: int) -> bool:
     error = AttemptCrashed(
-        f"Its process died {crashes} times in a row without a new outcome,"
-        f" last in attempt {held.attempt}."
+        f"Its process died {crashes} times in a row without a new outcome, or its view"
+        f" was left as by an exit, last in attempt {held.attempt}."
     )
     logger.error("Execution %s failed: %s", held.id, error)
     return upkeep.give_up(held, owner, crashes, Failure.of(error).encode())

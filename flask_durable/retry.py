@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections.abc as cabc
 import dataclasses
 import logging
 import random
 
 from .clock import LONGEST
+from .errors import Cancelled
+from .errors import LeaseLostError
 from .errors import NonRetryableError
 from .errors import RetryAfterError
+from .errors import Suspended
 
 logger = logging.getLogger(__name__)
+
+EXITS = (
+    SystemExit,
+    KeyboardInterrupt,
+    GeneratorExit,
+    Suspended,
+    Cancelled,
+    LeaseLostError,
+)
+"""What ends a process or an attempt, never a try."""
 
 RetryOn = (
     type[BaseException]
@@ -33,7 +47,9 @@ class Retry:
     :param maximum: longest delay, in seconds
     :param jitter: share of the delay by which it varies at random, 0 to 1
     :param on: which exceptions are worth another try: a class, a tuple of
-        classes, or a function that gets the exception
+        classes, or a function that gets the exception. What is no ``Exception``, such
+        as ``gevent.Timeout``, is a failed try only if a class here names it, else it
+        leaves the view; exits of the process always do
     """
 
     max_attempts: int = 5
@@ -67,7 +83,18 @@ class Retry:
                 f" not {self.on!r}"
             )
 
-    def allows(self, error: Exception, tries: int) -> bool:
+    def names(self, error: BaseException) -> bool:
+        """Tell whether an exception that is no ``Exception`` is a failure all the same:
+        if ``on`` names its class, or a task was cancelled."""
+        if isinstance(error, asyncio.CancelledError):
+            return True
+
+        if isinstance(error, EXITS) or type(error).__name__ == "GreenletExit":
+            return False
+
+        return isinstance(self.on, type | tuple) and isinstance(error, self.on)
+
+    def allows(self, error: BaseException, tries: int) -> bool:
         """Tell whether there is another try after this many failed."""
         if isinstance(error, NonRetryableError) or tries >= self.max_attempts:
             return False
@@ -78,13 +105,16 @@ class Retry:
         if isinstance(self.on, type | tuple):
             return isinstance(error, self.on)
 
+        if not isinstance(error, Exception):
+            return False
+
         try:
             return bool(self.on(error))
         except Exception:
             logger.exception("Retry.on failed: the error is not tried again.")
             return False
 
-    def delay(self, error: Exception, tries: int) -> float:
+    def delay(self, error: BaseException, tries: int) -> float:
         """Give the seconds to wait after this many tries failed."""
         try:
             delay = min(self.maximum, self.initial * self.factor ** (tries - 1))

@@ -277,7 +277,8 @@ class Steps:
         :param json: what is sent as JSON
         :param headers: further headers
         :raises StepError: if the child failed, or answered with an error's status
-        :raises ValueError: if the endpoint is none, or not durable
+        :raises ValueError: if the endpoint is none, or not durable, or if the body is
+            over its limit
         """
         check_id(id)
         return run_invoke(get_scope(), id, endpoint, values, query, json, headers)

@@ -153,6 +153,11 @@ class StepTries:
                 value = self._try()
             except Exception as error:
                 self._failed(error)
+            except BaseException as error:
+                if not self.retry.names(error):
+                    raise
+
+                self._failed(error)
             else:
                 return self._completed(value)
 
@@ -239,7 +244,7 @@ class StepTries:
             " where it is."
         )
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: BaseException) -> None:
         """Return if it is time for the next try."""
         tries = self.step.tries
 
@@ -288,7 +293,7 @@ class StepTries:
         probe = self.attempt.state.probe
         (clock.sleep if probe is None else probe.pause)(delay)
 
-    def _is_tried_again(self, error: Exception) -> bool:
+    def _is_tried_again(self, error: BaseException) -> bool:
         if self.attempt.debug and isinstance(error, PROGRAMMING_ERRORS):
             return False
 
@@ -321,7 +326,7 @@ class StepTries:
         ended = self.attempt.now() - since
         return failure.after(self._failure, begun, ended, why)
 
-    def _log(self, error: Exception, what_next: str) -> None:
+    def _log(self, error: BaseException, what_next: str) -> None:
         logger.warning(
             'Step "%s" of execution %s failed in try %d %s.',
             self.step.id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections.abc as cabc
 import logging
 import typing as t
@@ -13,12 +14,14 @@ from flask import g
 from flask import Response
 from flask import session
 from flask.testing import FlaskClient
+from greenlet import GreenletExit
 from sqlalchemy import exc
 
 from flask_durable import current_execution
 from flask_durable import FlaskDurable
 from flask_durable import Retry
 from flask_durable import step
+from flask_durable import StepError
 from flask_durable import store as store_module
 from flask_durable.records import Execution
 from flask_durable.records import Failure
@@ -405,7 +408,176 @@ def test_an_exit_from_a_view_is_a_crash(
     assert shop.calls == ["fly"]
 
 
+def test_what_left_a_view_is_logged(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is taken for a crash, and nobody could tell why else."""
+
+    @shop.serve
+    def work() -> t.NoReturn:
+        raise Timeout("5 seconds")
+
+    with pytest.raises(Timeout):
+        shop.client.post("/work")
+
+    which = f"in attempt 1 of execution {shop.the().id}"
+    assert f"Timeout('5 seconds') left the view {which}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "on", [BaseException, Timeout, (Timeout, ValueError)], ids=["all", "it", "several"]
+)
+def test_what_is_no_exception_is_a_failed_try_where_it_is_named(
+    shop: Shop, on: t.Any
+) -> None:
+    """By the policy's ``on``, as what a step raises for itself."""
+    calls = 0
+
+    def wait() -> str:
+        nonlocal calls
+        calls += 1
+        raise Timeout("too long")
+
+    @shop.serve
+    def work() -> str:
+        try:
+            retry = Retry(2, initial=0.01, on=on)
+            step.options(retry=retry).run("wait", wait)
+        except StepError as error:
+            return f"{error.tries} {error.error_message}"
+
+        return "no error"
+
+    assert shop.client.post("/work").text == "2 too long"
+    assert calls == 2
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GreenletExit()])
+def test_an_exit_is_no_failed_try_whatever_the_policy_names(
+    shop: Shop, error: BaseException
+) -> None:
+    """The process, or the greenlet, is to end."""
+
+    def leave() -> t.NoReturn:
+        raise error
+
+    @shop.serve
+    def work() -> str:
+        retry = Retry(2, initial=0.01, on=BaseException)
+        return str(step.options(retry=retry).run("leave", leave))
+
+    with pytest.raises(type(error)):
+        shop.client.post("/work")
+
+
+def test_a_function_that_chooses_gets_exceptions_alone(shop: Shop) -> None:
+    """As its type says; a cancelled task is not tried again then."""
+    asked: list[Exception] = []
+
+    def choose(error: Exception) -> bool:
+        asked.append(error)
+        return True
+
+    @shop.serve
+    def work() -> str:
+        try:
+            step.options(retry=Retry(2, on=choose)).run("wait", cancel_myself)
+        except StepError as error:
+            return f"{error.tries} {error.error_type}"
+
+        return "no error"
+
+    assert shop.client.post("/work").text == "1 asyncio.exceptions.CancelledError"
+    assert asked == []
+
+
+async def cancel_myself() -> None:
+    """Wait for a task that is cancelled."""
+    task = asyncio.create_task(asyncio.sleep(60))
+    task.cancel()
+    await task
+
+
+@pytest.mark.parametrize(("on", "tries"), [(Exception, 1), (BaseException, 2)])
+def test_a_cancelled_task_is_a_failed_try(
+    shop: Shop, on: type[BaseException], tries: int
+) -> None:
+    """Though it is no Exception: its loop was the function's own."""
+
+    @shop.serve
+    def work() -> str:
+        try:
+            retry = Retry(2, initial=0.01, on=on)
+            step.options(retry=retry).run("wait", cancel_myself)
+        except StepError as error:
+            return f"{error.tries}"
+
+        return "no error"
+
+    assert shop.client.post("/work").text == str(tries)
+
+
+def test_a_cancelled_task_of_a_view_is_its_error(shop: Shop) -> None:
+    """Nobody's process died."""
+
+    @shop.serve
+    async def work() -> None:
+        await cancel_myself()
+
+    with pytest.raises(asyncio.CancelledError):
+        shop.client.post("/work")
+
+    assert (shop.the().status, shop.the().crashes) == ("failed", 0)
+    failure = Failure.decode(shop.the().error or b"")
+    assert failure.type == "asyncio.exceptions.CancelledError"
+
+
 # Errors outside of steps
+
+
+@pytest.mark.parametrize("steps", [False, True])
+def test_a_group_of_errors_is_an_error(shop: Shop, steps: bool) -> None:
+    """As task groups of async views raise."""
+
+    @shop.serve
+    async def work() -> str:
+        if steps:
+            step.run("pay", shop.note, "pay")
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+
+        return "done"
+
+    async def fail() -> None:
+        if current_execution.attempt == 1:
+            raise ValueError("no")
+
+    answer = shop.client.post("/work")
+
+    if steps:
+        assert answer.status_code == 202
+        assert shop.drive.finish(answer).text == "done"
+        assert shop.calls == ["pay"]
+    else:
+        assert answer.status_code == 500
+        assert shop.the().status == "failed"
+        assert Failure.decode(shop.the().error or b"").type == "ExceptionGroup"
+
+
+def test_an_exit_in_a_group_is_an_exit(shop: Shop) -> None:
+    """Whatever came with it."""
+
+    @shop.serve
+    def work() -> t.NoReturn:
+        raise BaseExceptionGroup("two", [ValueError("no"), Timeout()])
+
+    with pytest.raises(BaseExceptionGroup):
+        shop.client.post("/work")
+
+    assert shop.the().status == "running"
+    shop.drive.state.heartbeat.tick()
+    assert shop.the().status == "suspended"
 
 
 def test_an_error_handler_that_raises_does_not_lose_the_end(shop: Shop) -> None:

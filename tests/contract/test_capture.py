@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc as cabc
+import dataclasses
 import io
 import typing as t
 
@@ -20,6 +21,7 @@ from flask_durable import FlaskDurable
 from flask_durable import step
 
 from ..driving import Drive
+from ..serving import serving
 from .conftest import MakeApp
 from .helpers import Flaky
 
@@ -373,6 +375,77 @@ def test_an_endpoint_may_have_a_limit_of_its_own(
     assert client.post("/work", data=b"x" * (limit + 1)).status_code == 413
     assert client.post("/other", data=b"x" * 100).status_code == 200
     assert client.post("/other", data=b"x" * 101).status_code == 413
+
+
+@pytest.mark.parametrize("replay", ["in process", "http"])
+def test_a_limit_that_is_lower_by_now_stops_no_replay(
+    app: Flask,
+    durable: FlaskDurable,
+    client: FlaskClient,
+    drive: Drive,
+    monkeypatch: pytest.MonkeyPatch,
+    replay: str,
+) -> None:
+    """What was accepted once is finished."""
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> str:
+        step.sleep("nap", 60)
+        return str(len(request.get_data()))
+
+    answer = client.post("/work", data=b"x" * 1000)
+    assert answer.status_code == 202
+    lower = dataclasses.replace(drive.state.config, max_request_bytes=10)
+    monkeypatch.setattr(drive.state, "config", lower)
+
+    with serving(app) as url:
+        if replay == "http":
+            higher = dataclasses.replace(lower, replay_url=url)
+            monkeypatch.setattr(drive.state, "config", higher)
+
+        assert drive.finish(answer).text == "1000"
+
+    assert client.post("/work", data=b"x" * 1000).status_code == 413
+    bad = {"Durable-Replay": "bad"}
+    assert client.post("/work", data=b"x" * 1000, headers=bad).status_code == 403
+
+
+@pytest.mark.config(DURABLE_MAX_REQUEST_BYTES=100)
+@pytest.mark.parametrize("limit", [None, 50, 200])
+def test_a_limit_is_the_same_for_what_no_client_sends(
+    app: Flask,
+    durable: FlaskDurable,
+    client: FlaskClient,
+    drive: Drive,
+    limit: int | None,
+) -> None:
+    """Over it, the caller hears so, as of a wrong argument; nothing is stored."""
+
+    @app.post("/work")
+    @durable.endpoint(max_request_bytes=limit)
+    def work() -> dict[str, object]:
+        return {"size": len(request.get_data())}
+
+    @app.post("/parent/<int:size>")
+    @durable.endpoint
+    def parent(size: int) -> t.Any:
+        return step.invoke("child", "work", json="x" * (size - 2))
+
+    most = limit or 100
+
+    with app.app_context():
+        started = durable.start("work", json="x" * (most - 2))
+        drive.run_due()
+        assert durable.get(started).status == "completed"
+
+        with pytest.raises(ValueError, match=f"{most + 1} bytes, and its limit is"):
+            durable.start("work", json="x" * (most - 1))
+
+    answer = client.post(f"/parent/{most}")
+    assert drive.finish(answer).get_json() == {"size": most}
+    answer = client.post(f"/parent/{most + 1}")
+    assert answer.status_code == 500
 
 
 @pytest.mark.config(DURABLE_MAX_REQUEST_BYTES=100)
