@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections.abc as cabc
 import re
+import threading
 import typing as t
 
 from .errors import DuplicateStepError
+
+Caller = tuple[int, asyncio.Task[t.Any] | None]
+"""A thread, and the task that runs in it, if one does."""
 
 _NUMBERS = re.compile(r"(?:\[\d+\]|#\d+)+$")
 
@@ -23,6 +28,8 @@ class Names:
         self._counts: dict[str, int] = {}
         self._claims: dict[str, Names] = {}
         """Which branch used which id, in the parallel call under way."""
+        self._callers: dict[str, Caller] = {}
+        """Which task or thread used which id first."""
 
     def join(self, branches: cabc.Iterable[Names]) -> None:
         """Take over the ids that branches used."""
@@ -35,8 +42,19 @@ class Names:
     def make(self, step_id: str) -> str:
         """Give the name of the step that is called now.
 
-        :raises DuplicateStepError: if a branch beside this one used it
+        :raises DuplicateStepError: if a branch beside this one used it, or another
+            task or thread of this one
         """
+        # As current_task, which raises where no loop runs.
+        task = asyncio.current_task() if asyncio._get_running_loop() else None
+        caller = threading.get_ident(), task
+
+        if self._callers.setdefault(step_id, caller) != caller:
+            raise DuplicateStepError(
+                f'Two tasks or threads of the view used the step id "{step_id}", so its'
+                " order would not be stable: give each ids of its own."
+            )
+
         if self._parent is None and step_id not in self._counts:
             self._counts[step_id] = 1
             return step_id

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections.abc as cabc
 import logging
+import threading
 import typing as t
 
 import pytest
@@ -18,6 +19,7 @@ from greenlet import GreenletExit
 from sqlalchemy import exc
 
 from flask_durable import current_execution
+from flask_durable import DuplicateStepError
 from flask_durable import FlaskDurable
 from flask_durable import Retry
 from flask_durable import step
@@ -530,6 +532,81 @@ def test_a_cancelled_task_of_a_view_is_its_error(shop: Shop) -> None:
     assert (shop.the().status, shop.the().crashes) == ("failed", 0)
     failure = Failure.decode(shop.the().error or b"")
     assert failure.type == "asyncio.exceptions.CancelledError"
+
+
+# Tasks of a view
+
+
+async def in_tasks(call: cabc.Callable[[int], t.Any]) -> list[t.Any]:
+    """Call a function in two tasks at once."""
+
+    async def work(number: int) -> t.Any:
+        await asyncio.sleep(0)
+        return call(number)
+
+    return list(await asyncio.gather(work(0), work(1)))
+
+
+async def in_threads(call: cabc.Callable[[int], t.Any]) -> list[t.Any]:
+    """Call a function in two threads at once."""
+    barrier = threading.Barrier(2, timeout=10)
+
+    def work(number: int) -> t.Any:
+        barrier.wait()
+        return call(number)
+
+    tasks = [asyncio.to_thread(work, number) for number in range(2)]
+    return list(await asyncio.gather(*tasks))
+
+
+Spread = cabc.Callable[[cabc.Callable[[int], t.Any]], t.Any]
+
+
+@pytest.mark.parametrize("spread", [in_tasks, in_threads])
+@pytest.mark.parametrize("verb", ["run", "sleep"])
+def test_tasks_of_a_view_share_no_id(shop: Shop, spread: Spread, verb: str) -> None:
+    """Their order would not be stable, and one would get what another did."""
+
+    def call(number: int) -> None:
+        if verb == "run":
+            step.run("charge", int)
+        else:
+            step.sleep("charge", 0)
+
+    @shop.serve
+    async def work() -> str:
+        with pytest.raises(DuplicateStepError, match='step id "charge"'):
+            await spread(call)
+
+        return "caught"
+
+    assert shop.client.post("/work").text == "caught"
+
+
+@pytest.mark.parametrize("spread", [in_tasks, in_threads])
+def test_tasks_of_a_view_may_have_steps(shop: Shop, spread: Spread) -> None:
+    """Each finds its own outcome again, whoever comes first."""
+
+    @shop.serve
+    async def work() -> t.Any:
+        found = await spread(lambda n: step.run(f"charge-{n}", shop.note, str(n)))
+        step.sleep("nap", 60)
+        return found
+
+    answer = shop.client.post("/work")
+    assert shop.drive.finish(answer).get_json() == ["0", "1"]
+    assert sorted(shop.calls) == ["0", "1"]
+
+
+def test_a_task_of_a_view_may_use_an_id_again(shop: Shop) -> None:
+    """One after the other, their order is stable."""
+
+    @shop.serve
+    async def work() -> list[t.Any]:
+        found = [await asyncio.to_thread(step.run, "a", str, n) for n in range(3)]
+        return [*found, step.run("b", str, "b"), step.run("b", str, "c")]
+
+    assert shop.client.post("/work").get_json() == ["0", "1", "2", "b", "c"]
 
 
 # Errors outside of steps
