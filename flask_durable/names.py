@@ -10,9 +10,6 @@ import typing as t
 
 from .errors import DuplicateStepError
 
-Caller = tuple[int, asyncio.Task[t.Any] | None]
-"""A thread, and the task that runs in it, if one does."""
-
 _NUMBERS = re.compile(r"(?:\[\d+\]|#\d+)+$")
 
 
@@ -28,8 +25,10 @@ class Names:
         self._counts: dict[str, int] = {}
         self._claims: dict[str, Names] = {}
         """Which branch used which id, in the parallel call under way."""
-        self._callers: dict[str, Caller] = {}
+        self._callers: dict[str, object] = {}
         """Which task or thread used which id first."""
+        self.home = threading.get_ident()
+        """The thread of the view, or of the branch."""
 
     def join(self, branches: cabc.Iterable[Names]) -> None:
         """Take over the ids that branches used."""
@@ -45,11 +44,9 @@ class Names:
         :raises DuplicateStepError: if a branch beside this one used it, or another
             task or thread of this one
         """
-        # As current_task, which raises where no loop runs.
-        task = asyncio.current_task() if asyncio._get_running_loop() else None
-        caller = threading.get_ident(), task
+        caller = self._caller()
 
-        if self._callers.setdefault(step_id, caller) != caller:
+        if self._callers.setdefault(step_id, caller) is not caller:
             raise DuplicateStepError(
                 f'Two tasks or threads of the view used the step id "{step_id}", so its'
                 " order would not be stable: give each ids of its own."
@@ -75,6 +72,15 @@ class Names:
             self._claim(name)
 
         return name
+
+    def _caller(self) -> object:
+        """Give what is the same for calls whose order is stable."""
+        # As current_task, which raises where no loop runs.
+        if asyncio._get_running_loop() is not None:
+            return asyncio.current_task()
+
+        # Nobody knows when a thread that the view started comes here.
+        return self if threading.get_ident() == self.home else object()
 
     def _count(self, name: str) -> int:
         count, names = 0, t.cast("Names | None", self)

@@ -178,6 +178,7 @@ class Isolation:
 
 def _run_alone(app: Flask, branch: Branch, scope: Scope) -> t.Any:
     current_scope.set(scope)
+    scope.names.home = threading.get_ident()
 
     with _own_context(app):
         return resolve(branch())

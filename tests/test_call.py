@@ -599,14 +599,36 @@ def test_tasks_of_a_view_may_have_steps(shop: Shop, spread: Spread) -> None:
 
 
 def test_a_task_of_a_view_may_use_an_id_again(shop: Shop) -> None:
-    """One after the other, their order is stable."""
+    """One after the other, their order is stable; of threads nobody can tell."""
 
     @shop.serve
     async def work() -> list[t.Any]:
-        found = [await asyncio.to_thread(step.run, "a", str, n) for n in range(3)]
-        return [*found, step.run("b", str, "b"), step.run("b", str, "c")]
+        found = [step.run("b", str, number) for number in range(3)]
+        await asyncio.to_thread(step.run, "a", str, 0)
 
-    assert shop.client.post("/work").get_json() == ["0", "1", "2", "b", "c"]
+        with pytest.raises(DuplicateStepError, match='step id "a"'):
+            await asyncio.to_thread(step.run, "a", str, 1)
+
+        return found
+
+    assert shop.client.post("/work").get_json() == ["0", "1", "2"]
+
+
+def test_branches_may_use_an_id_again(shop: Shop) -> None:
+    """Each in the thread that runs it, also an async one."""
+
+    async def later(name: str) -> list[str]:
+        return [step.run(name, str, number) for number in range(2)]
+
+    @shop.serve
+    def work() -> list[t.Any]:
+        found = step.parallel(
+            lambda: [step.run("a", str, number) for number in range(2)],
+            lambda: later("b"),
+        )
+        return [*found, step.run("a", str, 2)]
+
+    assert shop.client.post("/work").get_json() == [["0", "1"], ["0", "1"], "2"]
 
 
 # Errors outside of steps
