@@ -278,6 +278,12 @@ class Commits:
             for lane in self._free:
                 lane.disconnect()
 
+    def rest(self) -> None:
+        """Close the connections until the next writes; nobody writes now."""
+        with self._lock:
+            for lane in self._lanes:
+                lane.disconnect()
+
     def forget(self) -> None:
         """Leave the connections to the parent, after a fork."""
         _of_parents.extend(lane.connection for lane in self._lanes)

@@ -53,6 +53,9 @@ class Keeper(t.Protocol):
     def close(self) -> None:
         """Close it as soon as it is not used."""
 
+    def rest(self) -> None:
+        """Close it until it is used again, while nobody does."""
+
     def forget(self) -> None:
         """Leave it to the parent, after a fork."""
 

@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import functools
 import itertools
+import os
 import threading
 import typing as t
 
@@ -28,6 +29,16 @@ MAX_THREADS = 128
 """Threads of all parallel calls of a process; what is over runs in its caller."""
 
 _free_threads = threading.Semaphore(MAX_THREADS)
+
+
+def _after_fork() -> None:
+    """Have all threads again, in a child: those of its parent are not its own."""
+    global _free_threads
+    _free_threads = threading.Semaphore(MAX_THREADS)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 READERS = ("get_data", "_load_form_data")
 """Methods of werkzeug's request, which all others that read a body go through."""

@@ -18,6 +18,7 @@ from .blobs import row_class
 from .blobs import Rows
 from .libpq import Libpq
 from .libpq import Message
+from .once import once
 from .vault import Vault
 
 Values = tuple[t.Any, ...]
@@ -65,7 +66,7 @@ class Statement:
         self.many = many
         """Does it for several sets of values at once."""
 
-    @functools.cached_property
+    @once
     def form(self) -> Form:
         """What compiling it gives.
 
@@ -73,7 +74,7 @@ class Statement:
         """
         return _form(*self._source)
 
-    @functools.cached_property
+    @once
     def _blobs(self) -> Blobs:
         return Blobs(self._vault, self.form.clause, self.form.types)
 
@@ -155,7 +156,7 @@ class Form:
         """Gives what the driver takes for values as they are stored."""
         self._all_types = {bind: types[bind] for bind in order}
 
-    @functools.cached_property
+    @once
     def message(self) -> Message:
         """The same for libpq."""
         return Message(self.text, self._all_types)

@@ -17,6 +17,7 @@ from flask import Request
 from flask import request
 
 from . import clock
+from . import forks
 from .access import ConsoleAuth
 from .codec import Codec
 from .config import Config
@@ -67,6 +68,9 @@ class State:
         self.notices = Notices()
         self._reset()
         _states.add(self)
+
+    databases: cabc.Sequence[Database] = ()
+    """The journal, for the heartbeat and for all else, once it is open."""
 
     leaves = False
     """Whether this process ends now: what it hands back did not crash."""
@@ -134,7 +138,7 @@ class State:
                 threads = not app.testing
                 create = self.config.create_tables
                 beats, database = self._connect(app)
-                self._databases = [beats, database]
+                self.databases = [beats, database]
                 beats.vault = database.vault = Vault(self.config.encryption_keys)
                 # Who has a lease has checked the tables: they may be newer by now.
                 beats_store = Store(beats, app.name, create, checked=True)
@@ -190,13 +194,13 @@ class State:
         self.stop(grace)
 
         if self._store is not None:
-            for database in self._databases:
+            for database in self.databases:
                 database.close()
 
     def forget_parent(self) -> None:
         """Leave everything to the parent, after a fork."""
         if self._store is not None:
-            for database in self._databases:
+            for database in self.databases:
                 database.forget()
 
         for name in ("upkeep", "follow_ups", "control", "listing", "progress"):
@@ -253,10 +257,18 @@ def _stop_at_exit(reference: weakref.ref[State], pid: int) -> None:
         state.close(EXIT_GRACE)
 
 
+def _before_fork() -> None:
+    forks.rest(database for state in all_states() for database in state.databases)
+
+
 def _after_fork() -> None:
+    forks.begin()
+
     for state in all_states():
         state.forget_parent()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=forks.go_on, after_in_child=_after_fork
+    )

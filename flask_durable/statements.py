@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import collections.abc as cabc
-import functools
 import typing as t
 
 import sqlalchemy as sa
 
 from . import history
 from .database import Database
+from .once import once
 from .records import StepRecord
 from .sql import Bound
 from .sql import db_now
@@ -120,7 +120,7 @@ class Statements:
         self.outgoing = prepare(_outgoing)
         self.response = prepare(_by_id, e.c.response, e.c.response_body)
 
-    @functools.cached_property
+    @once
     def bind_record(self) -> cabc.Callable[[Values], Bound]:
         """Gives ``record`` its values: a step's, an execution's id, its attempt and a
         nonce."""

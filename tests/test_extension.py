@@ -184,7 +184,7 @@ def test_an_engine_may_be_made_later(make_app: MakeApp, sqlite_url: str) -> None
     app = make_app()
     FlaskDurable(app, engine=engine)
     assert asked == []
-    databases = opened_state(app)._databases
+    databases = opened_state(app).databases
     assert asked == [app.name]
     assert {str(each.engine.url) for each in databases} == {sqlite_url}
 

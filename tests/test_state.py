@@ -86,7 +86,7 @@ def test_the_heartbeat_gives_a_silent_database_up_within_its_lease(
     FlaskDurable(app)
     state = opened_state(app)
     parameters = [
-        database.run(_parameters)["tcp_user_timeout"] for database in state._databases
+        database.run(_parameters)["tcp_user_timeout"] for database in state.databases
     ]
     assert parameters == [silence, "10000"]
     state.close()
@@ -186,7 +186,7 @@ def test_a_wake_reaches_the_dispatcher(state: State) -> None:
 
 def test_the_heartbeat_has_connections_of_its_own(state: State) -> None:
     """Branches that use up the journal's don't stop it."""
-    engines = {id(database.engine.pool) for database in state._databases}
+    engines = {id(database.engine.pool) for database in state.databases}
     assert len(engines) == 2
     assert state.heartbeat._store.database is not state.store.database
 

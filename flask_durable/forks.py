@@ -1,0 +1,75 @@
+"""What becomes of connections to SQLite files when the process forks.
+
+SQLite keeps in memory what the process has locked. A fork copies that, but not the
+kernel's locks: a child with such a copy takes locks for its own that it does not have,
+and others then delete the log to which it writes
+(https://sqlite.org/howtocorrupt.html, section 2.6). So a fork finds no connection open,
+and no write under way.
+"""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import logging
+import typing as t
+
+from . import clock
+from .database import Database
+from .file_lock import FileLock
+
+logger = logging.getLogger(__name__)
+
+PATIENCE = 2.0
+"""Seconds that a fork waits for what is under way in other threads."""
+
+PAUSE = 0.002
+"""Seconds between two looks at connections that are in use."""
+
+_turns: list[FileLock] = []
+"""Files that nobody of this process may write to until it has forked."""
+
+
+def rest(databases: cabc.Iterable[Database]) -> None:
+    """Let writes end and close connections, right before a fork."""
+    files = [database for database in databases if database.sqlite]
+
+    for lock in {id(each.lock): each.lock for each in files}.values():
+        if lock is not None and lock.acquire(PATIENCE):
+            _turns.append(lock)
+
+    for database in files:
+        # Whoever keeps one uses it in its turn only.
+        if database.lock in _turns:
+            for keeper in database.keepers:
+                keeper.rest()
+
+        _close_all(database)
+
+
+def _close_all(database: Database) -> None:
+    pool: t.Any = database.engine.pool
+    in_use: cabc.Callable[[], int] = getattr(pool, "checkedout", lambda: 0)
+    deadline = clock.boottime() + PATIENCE
+
+    while in_use() and clock.boottime() < deadline:
+        clock.sleep(PAUSE)
+
+    if in_use():
+        logger.warning(
+            "This process forks while it uses the journal at %s: the child must not use"
+            " it. Fork before that, or outside of step.transaction.",
+            database.label,
+        )
+
+    database.engine.dispose()
+
+
+def go_on() -> None:
+    """Let this process write again, after a fork."""
+    while _turns:
+        _turns.pop().release()
+
+
+def begin() -> None:
+    """Forget the parent's turns, in a child: its locks are made anew."""
+    _turns.clear()
