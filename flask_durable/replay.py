@@ -75,7 +75,9 @@ def replay(
             return f"is passed over: {reason}"
 
         over_http = state.config.replay_url is not None and not in_process
-        inside = None if over_http else Inside(found.identity, found.ready_at)
+        inside = (
+            None if over_http else Inside(execution_id, found.identity, found.ready_at)
+        )
         answer = _try_to_send(app, state, execution_id, found, inside)
 
         if inside is not None and inside.status is not None:

@@ -66,6 +66,7 @@ class Inside:
     Over HTTP both ask the journal.
     """
 
+    execution_id: str
     identity: bytes | None
     ready_at: float | None
     status: ExecutionStatus | None = None
@@ -98,7 +99,11 @@ def _run(app: Flask, environ: dict[str, t.Any]) -> Answer:
         body, status, headers = run_wsgi_app(app, environ, buffered=True)
     except BaseException as error:
         # SystemExit and the like too: the thread goes on with other replays.
-        logger.exception("A replay of %r raised.", environ.get("PATH_INFO"))
+        logger.exception(
+            "The replay of execution %s, %r, raised.",
+            environ[INSIDE].execution_id,
+            environ.get("PATH_INFO"),
+        )
         return Answer(None, repr(error))
 
     return Answer(Response(body, status, headers))
