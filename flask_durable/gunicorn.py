@@ -1,8 +1,9 @@
 """Server hooks: ``gunicorn -c python:flask_durable.gunicorn app:app``.
 
 They start the dispatcher of every durable app in each worker, before any
-request comes, and hand leases back when a worker exits. A configuration file
-of your own can take them over::
+request comes, and hand leases back when a worker exits. What a worker has loaded by
+then is not looked through for garbage any more, which would hold up its requests now
+and then. A configuration file of your own can take them over::
 
     from flask_durable.gunicorn import post_worker_init, worker_exit
 """
@@ -13,6 +14,7 @@ import typing as t
 
 from .extension import start_all
 from .state import all_states
+from .state import spare_loaded
 from .watchers import watchers
 
 EXIT_GRACE = 25.0
@@ -23,6 +25,7 @@ EXIT_GRACE = 25.0
 def post_worker_init(worker: t.Any) -> None:
     """Start the dispatchers once the worker has loaded its app."""
     watchers.server_threads = _threads(worker)
+    spare_loaded()
     start_all()
 
 

@@ -6,7 +6,6 @@ With Redis it is an RQ worker with a sweeper; without, an embedded dispatcher.
 from __future__ import annotations
 
 import collections.abc as cabc
-import gc
 import logging
 import os
 import secrets
@@ -34,6 +33,7 @@ from .rq_worker import ReplayWorker
 from .rq_worker import WORKER_TTL
 from .sending import warm_up
 from .state import opened_state
+from .state import spare_loaded
 from .state import State
 from .supervisor import Stop
 from .supervisor import STOP_GRACE
@@ -62,10 +62,7 @@ def run_child(app: Flask, burst: bool) -> None:
     if state.config.replay_url is not None:
         warm_up()
 
-    # What is loaded by now stays. To look through all of it for garbage holds a replay
-    # up for 0.1 s, the first one for sure.
-    gc.collect()
-    gc.freeze()
+    spare_loaded()
     logger.info("Process %d is ready.", os.getpid())
 
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc as cabc
+import gc
 import types
 import typing as t
 import weakref
@@ -34,6 +35,7 @@ def worker_apps(
         durable.init_app(app)
 
     yield apps
+    gc.unfreeze()
 
     for app in apps:
         get_state(app).close()
@@ -48,6 +50,13 @@ def test_a_worker_starts_the_dispatchers_of_all_its_apps(
     assert all(isinstance(each, ThreadDispatcher) for each in found)
     gunicorn.post_worker_init(None)
     assert [get_state(app).dispatcher for app in worker_apps] == found
+
+
+def test_what_a_worker_has_loaded_is_no_garbage(worker_apps: list[Flask]) -> None:
+    """To look for some there would hold up all its requests."""
+    frozen = gc.get_freeze_count()
+    gunicorn.post_worker_init(None)
+    assert gc.get_freeze_count() > frozen + 10_000
 
 
 def test_a_worker_that_exits_closes_all_its_apps(
