@@ -176,9 +176,18 @@ class Control:
 
         :param from_step: keep what was recorded before this step
         :raises ExecutionNotFound: if there is none with this id
-        :raises ControlError: if the journal has no such step
+        :raises ControlError: if the journal has no such step, or if it follows a
+            failure
         """
-        self._store.execution(execution_id)
+        execution = self._store.execution(execution_id)
+
+        if execution.role != "view":
+            raise ControlError(
+                f"Execution {execution_id} follows the failure of execution"
+                f" {execution.parent_id}, and is not run again by itself: resume it if"
+                f" it failed, or rerun {execution.parent_id}."
+            )
+
         position = self._position(execution_id, from_step)
         mine, nonce = new_id(), new_nonce()
 

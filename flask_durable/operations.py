@@ -134,7 +134,8 @@ class Operations:
 
         :param from_step: keep the outcomes of the steps that were called before this
         :raises ExecutionNotFound: if there is none with this id
-        :raises ControlError: if it has no such step
+        :raises ControlError: if it has no such step, or if it follows the failure of
+            another: that one can be run again
         """
         state = _state()
         execution_id = state.control.rerun(execution_id, from_step)

@@ -561,6 +561,30 @@ def test_a_request_is_run_once_more(
         shop.durable.rerun(mine, from_step="d")
 
 
+@pytest.mark.usefixtures("context")
+def test_what_follows_a_failure_is_resumed_and_not_run_again(
+    shop: Shop, client: FlaskClient, drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its request is the view's, which would be done once more."""
+    shop.work = lambda: step.run("pay", shop.fail, "pay")
+    client.post("/work")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(shop, "call", shop.fail)
+        drive.run_due()
+
+    (handler, failed) = shop.durable.executions()
+    assert (handler.role, handler.status) == ("on_failure", "failed")
+
+    with pytest.raises(ControlError, match=f"if it failed, or rerun {failed.id}"):
+        shop.durable.rerun(handler.id)
+
+    shop.durable.resume(handler.id)
+    drive.run_due()
+    assert shop.durable.get(handler.id).status == "completed"
+    assert shop.calls == ["pay", "after failed", "after failed"]
+
+
 # Reading and deleting
 
 
