@@ -193,6 +193,11 @@ class Control:
 
         def work(connection: sa.Connection) -> bool:
             with self._store.database.transaction(connection):
+                # It may have been done before, and the answer lost. Nobody else knows
+                # this id, but somebody may run it by now and have left another nonce.
+                if self._store.sql.nonce(connection, execution_id=mine):
+                    return True
+
                 if self._sql.copy(connection, of=execution_id, id=mine, nonce=nonce):
                     self._sql.copy_steps(
                         connection, of=execution_id, id=mine, position=position

@@ -12,6 +12,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import exc
 
+from flask_durable import database
+from flask_durable import sql
+from flask_durable.control import Control
 from flask_durable.database import Database
 from flask_durable.errors import LeaseLostError
 from flask_durable.ids import new_id
@@ -181,6 +184,25 @@ def test_a_begin_whose_answer_was_lost_is_known_again(
     now = store.begin(execution_id, "view", "ada:1:1", 60.0, REQUEST, None)
     assert now == pytest.approx(time.time(), abs=60)
     assert store.execution(execution_id).status == "running"
+
+
+def test_a_rerun_whose_answer_was_lost_is_known_again(
+    store: Store, execution_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if it runs by then: nobody is told to do it once more."""
+    store.record(execution_id, 1, outcome(1))
+    again: list[str] = []
+
+    def say(connection: sa.Connection, text: str) -> None:
+        sql.say(connection, text)
+
+        if text == "COMMIT" and not again:
+            again.extend(due.id for due in Upkeep(store).sweep(9, 60.0, 60.0))
+            assert store.claim(again[0], 1, "bob:2:2", 60.0)
+            raise exc.OperationalError("", {}, Exception("the answer was lost"))
+
+    monkeypatch.setattr(database, "say", say)
+    assert [Control(store).rerun(execution_id)] == again
 
 
 def breaks_once(store: Store, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
