@@ -191,7 +191,7 @@ class Call:
             self._outcome = Outcome("completed")
             raise error
 
-        failure = Failure.of(error).encode()
+        failure = self._root.failure(error).encode()
         errors = self._attempt.execution.errors + 1
 
         if not self._goes_on(error, errors):

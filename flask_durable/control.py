@@ -12,10 +12,15 @@ from .errors import ExecutionNotFound
 from .follow_ups import FollowUps
 from .ids import new_id
 from .ids import new_nonce
+from .lines import Line
+from .lines import ranges
+from .lines import stop_of
 from .notices import Notices
 from .records import EndedRow
 from .records import Execution
 from .records import Failure
+from .records import Range
+from .records import StepRecord
 from .store import response_values
 from .store import Store
 
@@ -23,6 +28,9 @@ CANCELLED = Failure("flask_durable.errors.Cancelled", "It was cancelled.").encod
 
 PURGE_BATCH = 500
 """Executions that are deleted in one transaction."""
+
+Forgotten = tuple[int, int, bool]
+"""Positions of steps, the first and the last, and whether only failed ones go."""
 
 
 class Control:
@@ -107,7 +115,7 @@ class Control:
     def resume(self, execution_id: str, force: bool = False) -> None:
         """Let a failed execution go on where it failed.
 
-        The step that failed last is tried anew.
+        The step that failed last is tried anew, with those that failed beside it.
 
         :param force: also if the view has recorded steps after that, which are
             forgotten
@@ -121,13 +129,13 @@ class Control:
                 " can be resumed."
             )
 
-        if not self._resume(execution, self._failed_position(execution_id, force)):
+        if not self._resume(execution, self._forgotten(execution, force)):
             raise ControlError(
                 f"Execution {execution_id} was resumed or deleted by somebody else at"
                 " this moment: look at it again."
             )
 
-    def _resume(self, seen: Execution, position: int | None) -> bool:
+    def _resume(self, seen: Execution, forgotten: list[Forgotten]) -> bool:
         """Let an execution go on, unless it is no longer as it was seen."""
         key, nonce = {"execution_id": seen.id}, new_nonce()
 
@@ -137,8 +145,9 @@ class Control:
                     connection, attempt=seen.attempt, nonce=nonce, **key
                 )
 
-                if rows and position is not None:
-                    self._forget(connection, seen.id, position)
+                for low, high, failed in forgotten if rows else ():
+                    values = {"low": low, "high": high, "failed": int(failed)}
+                    self._sql.forget_steps(connection, **values, **key)
 
             # It may have been done before, and the answer lost.
             found = rows or self._store.sql.nonce(connection, **key)
@@ -146,30 +155,28 @@ class Control:
 
         return self._store.database.run(work)
 
-    def _failed_position(self, execution_id: str, force: bool) -> int | None:
-        journal = self._store.journal(execution_id)
-        failed = [line.position for line in journal if line.status == "failed"]
+    def _forgotten(self, execution: Execution, force: bool) -> list[Forgotten]:
+        """Give what a resumed execution does anew.
 
-        if not failed:
-            return None
+        :raises ControlError: if that is more than failures, and not forced
+        """
+        journal = self._store.journal(execution.id)
+        again, later = _stop(execution, journal)
+        names = [
+            line.id
+            for line in journal
+            if any(low <= line.position <= high for low, high in later)
+        ]
 
-        last = max(failed)
-        later = [line.id for line in journal if line.position > last]
-
-        if later and not force:
-            names = ", ".join(f'"{name}"' for name in later[:5])
+        if names and not force:
+            listed = ", ".join(f'"{name}"' for name in names[:5])
             raise ControlError(
-                f"Execution {execution_id} went on after its step failed: it recorded"
-                f" {names}. To resume would do those again; --force forgets them."
+                f"Execution {execution.id} went on after its step failed: it recorded"
+                f" {listed}. To resume would do those again; --force forgets them."
             )
 
-        return last
-
-    def _forget(
-        self, connection: sa.Connection, execution_id: str, position: int
-    ) -> None:
-        values = {"execution_id": execution_id, "position": position}
-        self._sql.forget_steps(connection, **values)
+        failed = [(low, high, True) for low, high in again]
+        return failed + [(low, high, False) for low, high in later]
 
     def rerun(self, execution_id: str, from_step: str | None = None) -> str:
         """Begin a new execution with the same request, and give its id.
@@ -255,3 +262,18 @@ class Control:
             return count
 
         return self._store.database.run(work)
+
+
+def _stop(
+    execution: Execution, journal: list[StepRecord]
+) -> tuple[list[Range], list[Range]]:
+    """Give the positions of what is to be tried anew, and of what came after it."""
+    failure = Failure.decode(execution.error) if execution.error else None
+
+    if failure and failure.again is not None and failure.later is not None:
+        return failure.again, failure.later
+
+    # It was not its view that ended it, so that nobody knows of its branches.
+    steps = {line.id: line for line in journal}
+    again, later = stop_of(Line(steps, ()), steps)
+    return ranges(journal, again), ranges(journal, later)

@@ -118,7 +118,13 @@ def _forget_steps() -> t.Any:
         s.delete()
         .where(
             s.c.execution_id == param("execution_id", sa.Text()),
-            s.c.position >= param("position", sa.Integer()),
+            s.c.position.between(
+                param("low", sa.Integer()), param("high", sa.Integer())
+            ),
+            sa.or_(
+                param("failed", sa.Integer()) == sa.literal_column("0"),
+                s.c.status == constant("failed"),
+            ),
         )
         .returning(s.c.id)
     )

@@ -30,6 +30,11 @@ class Names:
         self.home = threading.get_ident()
         """The thread of the view, or of the branch."""
 
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The names by now."""
+        return tuple(self._counts)
+
     def join(self, branches: cabc.Iterable[Names]) -> None:
         """Take over the ids that branches used."""
         self._claims.clear()

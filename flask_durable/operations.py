@@ -120,6 +120,9 @@ class Operations:
     def resume(self, execution_id: str, *, force: bool = False) -> None:
         """Let a failed execution go on where it failed: that step is tried anew.
 
+        So are those that failed beside it in a parallel call; what the others of that
+        call recorded stays.
+
         :param force: also if the view caught the failure and has recorded steps after
             it; those are forgotten, and done again
         :raises ExecutionNotFound: if there is none with this id

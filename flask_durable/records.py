@@ -248,6 +248,10 @@ class Leader:
     """Seconds until another one may take over, by the database's clock."""
 
 
+Range = tuple[int, int]
+"""Positions of steps, the first and the last."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Failure:
     """Why a step or an execution failed, as the journal keeps it."""
@@ -260,6 +264,10 @@ class Failure:
     tries: list[tuple[float, float, str]] = dataclasses.field(default_factory=list)
     """When a step's tries were, in seconds since it began, and why they failed; the
     reason is empty for one that did not."""
+    again: list[Range] | None = None
+    """Of an execution: between which positions what failed is to be tried anew."""
+    later: list[Range] | None = None
+    """Of an execution: where its view recorded steps after that failure."""
 
     @classmethod
     def of(cls, error: BaseException, http: list[t.Any] | None = None) -> Failure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc as cabc
 import contextvars
+import dataclasses
 import os
 
 from .attempt import Attempt
@@ -14,7 +15,11 @@ from .errors import NestedStepError
 from .errors import NonDeterminismError
 from .errors import Suspended
 from .ids import idempotency_key
+from .lines import Line
+from .lines import ranges
+from .lines import stop_of
 from .names import Names
+from .records import Failure
 from .records import OUTCOMES
 from .records import StepRecord
 
@@ -38,6 +43,8 @@ class Scope:
         """A mark that is committed with the suspension."""
         self.names: Names = Names(parent.names if parent else None)
         self._last_position = -1
+        self._calls: list[tuple[Line, ...]] = []
+        """What the branches of its parallel calls asked for."""
 
     @property
     def is_branch(self) -> bool:
@@ -122,7 +129,20 @@ class Scope:
 
     def join(self, branches: cabc.Iterable[Scope]) -> None:
         """Take over the ids that branches used."""
-        self.names.join(branch.names for branch in branches)
+        joined = list(branches)
+        self.names.join(branch.names for branch in joined)
+        self._calls.append(tuple(Line(b.names.used, b._calls) for b in joined))
+
+    def failure(self, error: BaseException) -> Failure:
+        """Describe what ends the view, and where in the journal that is."""
+        steps = self.attempt.steps
+        again, later = stop_of(Line(steps, self._calls), steps)
+        failed = [step for step in steps.values() if step.status == "failed"]
+        return dataclasses.replace(
+            Failure.of(error),
+            again=ranges(failed, again),
+            later=ranges(steps.values(), later),
+        )
 
     def _check_replay(self, step: StepRecord, kind: str) -> None:
         if step.kind != kind:

@@ -529,6 +529,88 @@ def test_a_view_that_went_on_is_resumed_by_force_only(
 
 
 @pytest.mark.usefixtures("context")
+def test_what_failed_side_by_side_is_resumed_at_once(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """Whatever the others recorded stays, also if they began after the failure."""
+    broken = ["0", "2"]
+
+    def charge(item: str) -> str:
+        return shop.fail(item) if item in broken else shop.call(item)
+
+    shop.work = lambda: list(step.map("charge", charge, "0123", max_workers=1))
+    answer = client.post("/work")
+    broken.clear()
+    shop.durable.resume(answer.headers["Durable-Execution"])
+    assert finish(drive, answer).json == ["0", "1", "2", "3"]
+    calls = sorted(call for call in shop.calls if call.isdigit())
+    assert calls == ["0", "0", "1", "2", "2", "3"]
+
+
+@pytest.mark.usefixtures("context")
+def test_force_keeps_what_was_done_beside_the_failure(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """What a branch or the view did after its own failure is done again."""
+    broken = [True]
+
+    def pay() -> t.Any:
+        try:
+            return step.run("pay", shop.fail if broken else shop.call, "pay")
+        except StepError:
+            step.run("release", shop.call, "release")
+            raise
+
+    def pack() -> list[str]:
+        return [step.run(name, shop.call, name) for name in ("wrap", "label")]
+
+    def work() -> t.Any:
+        try:
+            return list(step.parallel(pay, pack, max_workers=1))
+        except StepError:
+            step.run("sorry", shop.call, "sorry")
+            raise
+
+    shop.work = work
+    answer = client.post("/work")
+    mine = answer.headers["Durable-Execution"]
+
+    with pytest.raises(ControlError, match='recorded "release", "sorry". To resume'):
+        shop.durable.resume(mine)
+
+    broken.clear()
+    shop.durable.resume(mine, force=True)
+    assert finish(drive, answer).json == ["pay", ["wrap", "label"]]
+    names = [line.id for line in shop.durable.get(mine).steps]
+    assert sorted(names) == ["label", "pay", "wrap"]
+    assert shop.calls.count("wrap") == 1
+
+
+@pytest.mark.usefixtures("context")
+def test_a_failure_that_a_branch_saw_to_stays(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """The one that ended another branch is tried anew."""
+    broken = [True]
+
+    def mail() -> str:
+        try:
+            return step.run("mail", shop.fail, "mail")
+        except StepError:
+            return step.run("letter", shop.call, "letter")
+
+    def pay() -> str:
+        return step.run("pay", shop.fail if broken else shop.call, "pay")
+
+    shop.work = lambda: list(step.parallel(mail, pay, max_workers=1))
+    answer = client.post("/work")
+    broken.clear()
+    shop.durable.resume(answer.headers["Durable-Execution"])
+    assert finish(drive, answer).json == ["letter", "pay"]
+    assert shop.calls.count("mail") == shop.calls.count("letter") == 1
+
+
+@pytest.mark.usefixtures("context")
 def test_only_failed_executions_are_resumed(shop: Shop, client: FlaskClient) -> None:
     """Others have ended well, or go on by themselves."""
     mine = client.post("/work").headers["Durable-Execution"]

@@ -1,0 +1,71 @@
+"""Where a view stopped: which failures ended it, and what it recorded after them."""
+
+from __future__ import annotations
+
+import collections.abc as cabc
+import typing as t
+
+from .records import Range
+from .records import StepRecord
+
+Steps = cabc.Mapping[str, StepRecord]
+
+
+class Line(t.NamedTuple):
+    """What a line of calls asked for: the view's, or a branch's."""
+
+    names: cabc.Collection[str]
+    """Of all its steps, those of its own branches included."""
+    calls: cabc.Sequence[tuple[Line, ...]]
+    """Its parallel calls, each with its branches."""
+
+
+def stop_of(line: Line, steps: Steps) -> tuple[set[str], set[str]]:
+    """Tell where a line stopped by its last failed step.
+
+    What other branches of a parallel call recorded was not done because of a failure
+    in one of them, and the failures that ended those branches stop the view as well.
+
+    :return: the failed steps that are to be tried anew, and what the line did after
+        the failure
+    """
+    mine = [steps[name] for name in line.names if name in steps]
+    failed = [step for step in mine if step.status == "failed"]
+
+    if not failed:
+        return set(), set()
+
+    last = max(failed, key=lambda step: step.position)
+    again = {last.id}
+    later = {step.id for step in mine if step.position > last.position}
+
+    for call in line.calls:
+        if any(last.id in branch.names for branch in call):
+            later.difference_update(*(branch.names for branch in call))
+
+            for branch in call:
+                stopped, went_on = stop_of(branch, steps)
+
+                if last.id in branch.names:
+                    later |= went_on
+
+                # Else the branch saw to its failure itself.
+                if last.id in branch.names or not went_on:
+                    again |= stopped
+
+    return again, later
+
+
+def ranges(steps: cabc.Iterable[StepRecord], names: set[str]) -> list[Range]:
+    """Give the positions of some of these steps, from each first to its last."""
+    found: list[Range] = []
+    goes_on = False
+
+    for step in sorted(steps, key=lambda step: step.position):
+        if step.id in names:
+            first = found.pop()[0] if goes_on else step.position
+            found.append((first, step.position))
+
+        goes_on = step.id in names
+
+    return found
