@@ -12,15 +12,11 @@ from .errors import ExecutionNotFound
 from .follow_ups import FollowUps
 from .ids import new_id
 from .ids import new_nonce
-from .lines import Line
-from .lines import ranges
-from .lines import stop_of
 from .notices import Notices
 from .records import EndedRow
 from .records import Execution
 from .records import Failure
-from .records import Range
-from .records import StepRecord
+from .resuming import Resuming
 from .store import response_values
 from .store import Store
 
@@ -28,9 +24,6 @@ CANCELLED = Failure("flask_durable.errors.Cancelled", "It was cancelled.").encod
 
 PURGE_BATCH = 500
 """Executions that are deleted in one transaction."""
-
-Forgotten = tuple[int, int, bool]
-"""Positions of steps, the first and the last, and whether only failed ones go."""
 
 
 class Control:
@@ -41,6 +34,7 @@ class Control:
         self._notices = notices or Notices()
         self._follow_ups = FollowUps(store)
         self._sql = ControlStatements(store.database)
+        self._resuming = Resuming(store, self._sql)
 
     def find(
         self, status: str | None, endpoint: str | None, before: str | None, limit: int
@@ -115,68 +109,14 @@ class Control:
     def resume(self, execution_id: str, force: bool = False) -> None:
         """Let a failed execution go on where it failed.
 
-        The step that failed last is tried anew, with those that failed beside it.
+        The step that failed last is tried anew, with those that failed beside it, and
+        with the children that these began.
 
         :param force: also if the view has recorded steps after that, which are
             forgotten
         :raises ControlError: if it has not failed, or has gone on after the failure
         """
-        execution = self._store.execution(execution_id)
-
-        if execution.status != "failed":
-            raise ControlError(
-                f"Execution {execution_id} is {execution.status}: only one that failed"
-                " can be resumed."
-            )
-
-        if not self._resume(execution, self._forgotten(execution, force)):
-            raise ControlError(
-                f"Execution {execution_id} was resumed or deleted by somebody else at"
-                " this moment: look at it again."
-            )
-
-    def _resume(self, seen: Execution, forgotten: list[Forgotten]) -> bool:
-        """Let an execution go on, unless it is no longer as it was seen."""
-        key, nonce = {"execution_id": seen.id}, new_nonce()
-
-        def work(connection: sa.Connection) -> bool:
-            with self._store.database.transaction(connection):
-                rows = self._sql.resume(
-                    connection, attempt=seen.attempt, nonce=nonce, **key
-                )
-
-                for low, high, failed in forgotten if rows else ():
-                    values = {"low": low, "high": high, "failed": int(failed)}
-                    self._sql.forget_steps(connection, **values, **key)
-
-            # It may have been done before, and the answer lost.
-            found = rows or self._store.sql.nonce(connection, **key)
-            return bool(rows) or [row[0] for row in found] == [nonce]
-
-        return self._store.database.run(work)
-
-    def _forgotten(self, execution: Execution, force: bool) -> list[Forgotten]:
-        """Give what a resumed execution does anew.
-
-        :raises ControlError: if that is more than failures, and not forced
-        """
-        journal = self._store.journal(execution.id)
-        again, later = _stop(execution, journal)
-        names = [
-            line.id
-            for line in journal
-            if any(low <= line.position <= high for low, high in later)
-        ]
-
-        if names and not force:
-            listed = ", ".join(f'"{name}"' for name in names[:5])
-            raise ControlError(
-                f"Execution {execution.id} went on after its step failed: it recorded"
-                f" {listed}. To resume would do those again; --force forgets them."
-            )
-
-        failed = [(low, high, True) for low, high in again]
-        return failed + [(low, high, False) for low, high in later]
+        self._resuming(execution_id, force)
 
     def rerun(self, execution_id: str, from_step: str | None = None) -> str:
         """Begin a new execution with the same request, and give its id.
@@ -262,18 +202,3 @@ class Control:
             return count
 
         return self._store.database.run(work)
-
-
-def _stop(
-    execution: Execution, journal: list[StepRecord]
-) -> tuple[list[Range], list[Range]]:
-    """Give the positions of what is to be tried anew, and of what came after it."""
-    failure = Failure.decode(execution.error) if execution.error else None
-
-    if failure and failure.again is not None and failure.later is not None:
-        return failure.again, failure.later
-
-    # It was not its view that ended it, so that nobody knows of its branches.
-    steps = {line.id: line for line in journal}
-    again, later = stop_of(Line(steps, ()), steps)
-    return ranges(journal, again), ranges(journal, later)

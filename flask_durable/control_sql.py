@@ -31,7 +31,9 @@ class ControlStatements:
         self.ask_to_end = prepare(_ask_to_end)
         self.cancel = prepare(_cancel)
         self.children = prepare(_children)
+        self.ended_children = prepare(_ended_children)
         self.resume = prepare(_resume)
+        self.free = prepare(_free)
         self.forget_steps = prepare(_forget_steps)
         self.copy = prepare(_copy)
         self.copy_steps = prepare(_copy_steps)
@@ -78,6 +80,24 @@ def _children() -> Select:
         e.c.parent_id == param("execution_id", sa.Text()),
         e.c.role == constant("view"),
         e.c.finished_at.is_(None),
+    )
+
+
+def _ended_children() -> Select:
+    return sa.select(*EXECUTION_COLUMNS).where(
+        e.c.parent_id == param("execution_id", sa.Text()),
+        e.c.role == constant("view"),
+        e.c.finished_at.is_not(None),
+    )
+
+
+def _free() -> sa.Update:
+    """Have another execution take its place below its parent, if it has ended."""
+    return (
+        e.update()
+        .where(_mine(), e.c.finished_at.is_not(None))
+        .values(parent_step=None)
+        .returning(e.c.id)
     )
 
 

@@ -55,7 +55,8 @@ class FollowUps:
 
         if ended.parent_id is not None and ended.parent_step is not None:
             topic = child_topic(ended.parent_id, ended.parent_step)
-            self._events.send(connection, topic, b"null", ended.id)
+            # One that is resumed ends again, and tells that, too.
+            self._events.send(connection, topic, b"null", new_nonce())
 
         if ended.on_failure and ended.status in ("failed", "cancelled"):
             self._after(connection, of=ended.id, id=new_id(), nonce=new_nonce())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc as cabc
+import dataclasses
 import json
 import typing as t
 
@@ -15,8 +16,10 @@ from .ids import new_id
 from .new_request import make_request
 from .new_request import NewRequest
 from .records import Event
+from .records import Execution
 from .records import Failure
 from .records import StepRecord
+from .records import Wait
 from .scope import Scope
 from .state import this_app
 from .waits import Waiting
@@ -73,6 +76,23 @@ def _begin(scope: Scope, name: str, request: NewRequest) -> None:
 class ChildWaiting(Waiting):
     """Waits for the end of a child."""
 
+    _child: Execution
+    """As it ended."""
+
+    def _look(self, wait: Wait) -> tuple[Event | None, Wait]:
+        """Give the event of an end that holds: a child that is resumed goes on."""
+        store = self.attempt.state.store
+
+        while (event := store.next_event(wait)) is not None:
+            self._child = store.child(self.attempt.id, self.step.id)
+
+            if self._child.ended:
+                break
+
+            wait = dataclasses.replace(wait, after=event.number)
+
+        return event, wait
+
     def _completed(self, event: Event) -> StepRecord:
         step = super()._completed(event)
         error, output = self._answer()
@@ -90,7 +110,7 @@ class ChildWaiting(Waiting):
     def _answer(self) -> tuple[Failure | None, bytes | None]:
         """Give why the child failed, or the JSON that it answered."""
         store = self.attempt.state.store
-        child = store.child(self.attempt.id, self.step.id)
+        child = self._child
 
         if child.status != "completed":
             if child.error == UNREADABLE:

@@ -120,7 +120,11 @@ def step() -> Select:
 def children() -> Select:
     return (
         sa.select(e.c.id, e.c.parent_step, e.c.status)
-        .where(e.c.parent_id == param("execution_id", sa.Text()))
+        .where(
+            e.c.parent_id == param("execution_id", sa.Text()),
+            # Others have taken the places of those that have none.
+            e.c.parent_step.is_not(None),
+        )
         .order_by(e.c.id)
         .limit(MAX_CHILDREN)
     )

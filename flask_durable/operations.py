@@ -121,7 +121,7 @@ class Operations:
         """Let a failed execution go on where it failed: that step is tried anew.
 
         So are those that failed beside it in a parallel call; what the others of that
-        call recorded stays.
+        call recorded stays. A failed child of such a step goes on where it failed.
 
         :param force: also if the view caught the failure and has recorded steps after
             it; those are forgotten, and done again

@@ -121,8 +121,8 @@ class Waiting:
             raise self.scope.suspend(self.attempt.now() + PUT_OFF, mark) from None
 
     def _next(self) -> t.Any:
-        with self.attempt.receiving(self.topic) as wait:
-            event = self.attempt.state.store.next_event(wait)
+        with self.attempt.receiving(self.topic) as given:
+            event, wait = self._look(given)
 
             if event is not None:
                 return self._received(event)
@@ -131,6 +131,10 @@ class Waiting:
                 return self._time_out(wait)
 
         raise self._suspend(wait)
+
+    def _look(self, wait: Wait) -> tuple[Event | None, Wait]:
+        """Give what there is by now, and what to wait for if there is nothing."""
+        return self.attempt.state.store.next_event(wait), wait
 
     def _suspend(self, wait: Wait) -> BaseException:
         self.attempt.waits[self.topic] = wait

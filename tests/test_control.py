@@ -24,6 +24,7 @@ from flask_durable import NonRetryableError
 from flask_durable import Retry
 from flask_durable import step
 from flask_durable import StepError
+from flask_durable.replay import replay
 
 from .driving import Drive
 
@@ -608,6 +609,86 @@ def test_a_failure_that_a_branch_saw_to_stays(
     shop.durable.resume(answer.headers["Durable-Execution"])
     assert finish(drive, answer).json == ["letter", "pay"]
     assert shop.calls.count("mail") == shop.calls.count("letter") == 1
+
+
+class Payment:
+    """A child that fails in its second step, until that is mended."""
+
+    def __init__(self, shop: Shop) -> None:
+        self.shop = shop
+        self.broken = [True]
+        shop.child, shop.work = self.child, lambda: jsonify(invoke())
+
+    def child(self, number: int) -> str:
+        """Pay, and go on later."""
+        step.run("reserve", self.shop.call, "reserve")
+        step.run("pay", self.shop.fail if self.broken else self.shop.call, "pay")
+        step.sleep("settle", 60)
+        return t.cast(str, jsonify("paid"))
+
+    def ids(self) -> tuple[str, str]:
+        """Give the ids of the parent and its child."""
+        (parent,) = self.shop.durable.executions(endpoint="work", status="failed")
+        (child,) = self.shop.durable.executions(endpoint="child")
+        return parent.id, child.id
+
+
+@pytest.mark.usefixtures("context")
+@pytest.mark.parametrize("order", ["parent", "child, parent"])
+def test_a_failed_child_goes_on_with_its_parent(
+    shop: Shop, client: FlaskClient, drive: Drive, order: str
+) -> None:
+    """What it did is kept; its parent waits for its second end."""
+    payment = Payment(shop)
+    answer = client.post("/work")
+    assert finish(drive, answer).status_code == 500
+    parent, child = payment.ids()
+    payment.broken.clear()
+
+    for who in order.split(", "):
+        shop.durable.resume({"parent": parent, "child": child}[who])
+
+    assert finish(drive, answer).status_code == 202
+    assert drive.run_due() == 0
+    drive.advance(61)
+    assert finish(drive, answer).json == "paid"
+    assert [c for c in shop.calls if "after" not in c] == ["reserve", "pay", "pay"]
+
+
+@pytest.mark.usefixtures("context")
+def test_a_child_that_is_resumed_at_once_has_not_failed_its_parent(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """Nobody has taken the news of its first end by then."""
+    payment = Payment(shop)
+    answer = client.post("/work")
+    (child,) = shop.durable.executions(endpoint="child")
+    replay(shop.app, child.id, 1)
+    payment.broken.clear()
+    shop.durable.resume(child.id)
+    assert finish(drive, answer).status_code == 202
+    drive.advance(61)
+    assert finish(drive, answer).json == "paid"
+
+
+@pytest.mark.usefixtures("context")
+def test_a_child_that_did_not_fail_is_begun_anew(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """It was cancelled, or answered with an error: it has ended for good."""
+    shop.child, shop.work = lambda number: ("no", 404), invoke
+    answer = client.post("/work")
+    mine = answer.headers["Durable-Execution"]
+    assert finish(drive, answer).status_code == 500
+    shop.child = lambda number: step.sleep("nap", 600)
+    shop.durable.resume(mine)
+    assert finish(drive, answer).status_code == 202
+    shop.durable.cancel(shop.durable.executions(endpoint="child")[0].id)
+    assert finish(drive, answer).status_code == 500
+    shop.child = lambda number: {"number": number}
+    shop.durable.resume(mine)
+    assert finish(drive, answer).json == {"number": 7}
+    assert len(shop.durable.executions(endpoint="child")) == 3
 
 
 @pytest.mark.usefixtures("context")

@@ -1,0 +1,154 @@
+"""Failed executions go on where they failed, with what failed below them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import sqlalchemy as sa
+
+from .control_sql import ControlStatements
+from .errors import ControlError
+from .ids import new_nonce
+from .lines import Line
+from .lines import ranges
+from .lines import stop_of
+from .records import Execution
+from .records import Failure
+from .records import Range
+from .records import StepRecord
+from .store import Store
+
+
+@dataclasses.dataclass
+class Plan:
+    """What becomes of one execution."""
+
+    seen: Execution
+    """As it was looked at; nothing happens if it is no longer so."""
+    again: list[Range]
+    """The positions between which failed steps are forgotten."""
+    later: list[Range]
+    """The positions between which all steps are forgotten."""
+    freed: list[Execution] = dataclasses.field(default_factory=list)
+    """Children in whose places new ones begin."""
+
+
+class Resuming:
+    """Lets failed executions go on."""
+
+    def __init__(self, store: Store, sql: ControlStatements) -> None:
+        self._store = store
+        self._sql = sql
+
+    def __call__(self, execution_id: str, force: bool) -> None:
+        """Let one go on.
+
+        :param force: also if views have recorded steps after their failures, which are
+            forgotten
+        :raises ControlError: if it has not failed, or has gone on after the failure
+        """
+        execution = self._store.execution(execution_id)
+
+        if execution.status != "failed":
+            raise ControlError(
+                f"Execution {execution_id} is {execution.status}: only one that failed"
+                " can be resumed."
+            )
+
+        # Rows are locked in the order of their ids, parents first.
+        first, *others = self._plans(execution, force)
+        others.sort(key=lambda plan: plan.seen.id)
+
+        if not self._do([first, *others]):
+            raise ControlError(
+                f"Execution {execution_id} was resumed or deleted by somebody else at"
+                " this moment: look at it again."
+            )
+
+    def _do(self, plans: list[Plan]) -> bool:
+        mine, nonce = plans[0].seen.id, new_nonce()
+
+        def work(connection: sa.Connection) -> bool:
+            with self._store.database.transaction(connection):
+                done = self._resume(connection, plans[0], nonce)
+
+                for plan in plans[1:] if done else ():
+                    # A child that was resumed meanwhile goes on anyway.
+                    self._resume(connection, plan, nonce)
+
+            # It may have been done before, and the answer lost.
+            found = self._store.sql.nonce(connection, execution_id=mine)
+            return done or [row[0] for row in found] == [nonce]
+
+        return self._store.database.run(work)
+
+    def _resume(self, connection: sa.Connection, plan: Plan, nonce: str) -> bool:
+        key = {"execution_id": plan.seen.id}
+        attempt = plan.seen.attempt
+
+        if not self._sql.resume(connection, attempt=attempt, nonce=nonce, **key):
+            return False
+
+        for child in plan.freed:
+            self._sql.free(connection, execution_id=child.id)
+
+        forgotten = [(each, 1) for each in plan.again]
+        forgotten += [(each, 0) for each in plan.later]
+
+        for (low, high), failed in forgotten:
+            values = {"low": low, "high": high, "failed": failed}
+            self._sql.forget_steps(connection, **values, **key)
+
+        return True
+
+    def _plans(self, execution: Execution, force: bool) -> list[Plan]:
+        """Say what to do with an execution and those below it, itself first.
+
+        :raises ControlError: if that forgets more than failures, and is not forced
+        """
+        journal = self._store.journal(execution.id)
+        plan = Plan(execution, *_stop(execution, journal))
+        later = [line.id for line in journal if _is_in(line, plan.later)]
+
+        if later and not force:
+            names = ", ".join(f'"{name}"' for name in later[:5])
+            raise ControlError(
+                f"Execution {execution.id} went on after its step failed: it recorded"
+                f" {names}. To resume would do those again; --force forgets them."
+            )
+
+        plans = [plan]
+        again = [
+            line.id
+            for line in journal
+            if line.status == "failed" and _is_in(line, plan.again)
+        ]
+
+        for row in self._store.ask(self._sql.ended_children, execution_id=execution.id):
+            child = Execution(*row)
+
+            if child.parent_step in again and child.status == "failed":
+                plans += self._plans(child, force)
+            elif child.parent_step in again or child.parent_step in later:
+                plan.freed.append(child)
+
+        return plans
+
+
+def _is_in(line: StepRecord, positions: list[Range]) -> bool:
+    return any(low <= line.position <= high for low, high in positions)
+
+
+def _stop(
+    execution: Execution, journal: list[StepRecord]
+) -> tuple[list[Range], list[Range]]:
+    """Give the positions of what is to be tried anew, and of what came after it."""
+    failure = Failure.decode(execution.error) if execution.error else None
+
+    if failure and failure.again is not None and failure.later is not None:
+        return failure.again, failure.later
+
+    # It was not its view that ended it, so that nobody knows of its branches.
+    steps = {line.id: line for line in journal}
+    again, later = stop_of(Line(steps, ()), steps)
+    return ranges(journal, again), ranges(journal, later)
