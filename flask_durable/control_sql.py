@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from . import history
 from .database import Database
+from .records import AFTER_FAILURE
 from .sql import db_now
 from .sql import param
 from .statements import ended
@@ -34,6 +35,7 @@ class ControlStatements:
         self.ended_children = prepare(_ended_children)
         self.resume = prepare(_resume)
         self.free = prepare(_free)
+        self.free_handler = prepare(_free_handler)
         self.forget_steps = prepare(_forget_steps)
         self.copy = prepare(_copy)
         self.copy_steps = prepare(_copy_steps)
@@ -96,6 +98,19 @@ def _free() -> sa.Update:
     return (
         e.update()
         .where(_mine(), e.c.finished_at.is_not(None))
+        .values(parent_step=None)
+        .returning(e.c.id)
+    )
+
+
+def _free_handler() -> sa.Update:
+    """Let the next failure be followed as well as the one before."""
+    return (
+        e.update()
+        .where(
+            e.c.parent_id == param("execution_id", sa.Text()),
+            e.c.parent_step == constant(AFTER_FAILURE),
+        )
         .values(parent_step=None)
         .returning(e.c.id)
     )

@@ -89,6 +89,8 @@ class Resuming:
         if not self._sql.resume(connection, attempt=attempt, nonce=nonce, **key):
             return False
 
+        self._sql.free_handler(connection, **key)
+
         for child in plan.freed:
             self._sql.free(connection, execution_id=child.id)
 

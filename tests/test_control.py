@@ -465,6 +465,28 @@ def test_what_follows_a_failure_runs_once(
     assert [line.status for line in failed.steps] == ["completed", "failed"]
 
 
+@pytest.mark.usefixtures("context")
+def test_each_failure_is_followed(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """One that is resumed may fail, or be cancelled, once more."""
+    shop.work = lambda: step.run("pay", shop.fail, "pay")
+    mine = client.post("/work").headers["Durable-Execution"]
+    drive.run_due()
+    shop.durable.resume(mine)
+
+    for _ in range(3):
+        drive.run_due()
+
+    assert shop.calls == ["pay", "after failed", "pay", "after failed"]
+    shop.durable.resume(mine)
+    shop.durable.cancel(mine)
+    drive.run_due()
+    assert shop.calls[-1] == "after cancelled"
+    handlers = {one.id for one in shop.durable.executions() if one.parent_id == mine}
+    assert len(handlers) == 3
+
+
 def test_a_success_is_followed_by_nothing(
     shop: Shop, client: FlaskClient, drive: Drive
 ) -> None:
