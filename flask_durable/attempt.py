@@ -171,6 +171,15 @@ class Attempt:
             after = max((number for number in got if number is not None), default=0)
             yield Wait(topic, after, self.execution.created_at)
 
+    def limit_under(self, size: int) -> str:
+        """Name the setting because of which there is no room for so many bytes."""
+        config = self.state.config
+
+        if size > config.max_output_bytes:
+            return f"DURABLE_MAX_OUTPUT_BYTES ({config.max_output_bytes})"
+
+        return f"DURABLE_MAX_JOURNAL_BYTES ({config.max_journal_bytes})"
+
     def take_inline(self, seconds: float) -> bool:
         """Take a pause out of what this attempt may sleep through in place."""
         with self._lock:

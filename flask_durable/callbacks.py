@@ -27,6 +27,10 @@ from .waits import Waiting
 KIND = "callback"
 
 
+class DataTooBig(ValueError):
+    """What is sent is bigger than what a step may return."""
+
+
 class Callback:
     """What ``step.callback`` gives: a link for others, and the wait for them."""
 
@@ -65,7 +69,7 @@ def send(
 ) -> bool:
     """Send an event, and tell whether it is new."""
     topic = event_topic(state.store.app, name, key)
-    encoded = state.codec.encode(data)
+    encoded = _encoded(state, f'event "{name}"', data)
     # One without a mark gets a mark of its own: if the commit's answer is lost, the
     # second try finds it.
     mark = f"~{new_nonce()}" if dedup is None else f"={dedup}"
@@ -87,6 +91,7 @@ def complete(state: State, token: str, data: t.Any) -> None:
     :raises ExecutionNotFound: if the token is not ours
     :raises CallbackConflict: if it was completed with other data
     :raises CallbackGone: if its time is over
+    :raises DataTooBig: if no step could take it
     """
     found = read_callback(this_app(), token)
 
@@ -95,7 +100,7 @@ def complete(state: State, token: str, data: t.Any) -> None:
 
     execution_id, name = found
     topic = callback_topic(execution_id, name)
-    encoded = state.codec.encode(data)
+    encoded = _encoded(state, f'callback "{name}" of execution {execution_id}', data)
     events = Events(state.store)
 
     def work(connection: sa.Connection) -> None:
@@ -115,6 +120,25 @@ def complete(state: State, token: str, data: t.Any) -> None:
     state.store.check()
     state.store.database.run(work)
     state.wake(0.0)
+
+
+def _encoded(state: State, whose: str, data: t.Any) -> bytes:
+    """Encode what is sent.
+
+    :param whose: says in a message where it goes
+    :raises DataTooBig: if no step could take it
+    """
+    encoded = state.codec.encode(data)
+    limit = state.config.max_output_bytes
+
+    if len(encoded) > limit:
+        raise DataTooBig(
+            f"The data for {whose} has {len(encoded)} bytes, which is over the limit of"
+            f" DURABLE_MAX_OUTPUT_BYTES ({limit}): keep it elsewhere and send where it"
+            " is."
+        )
+
+    return encoded
 
 
 def _ensure_open(

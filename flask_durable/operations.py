@@ -173,6 +173,7 @@ class Operations:
         :param dedup: a mark of this very event: a second one of the same name and
             key with the same mark is left out
         :return: whether it is new
+        :raises ValueError: if the data is over ``DURABLE_MAX_OUTPUT_BYTES``
         :raises JournalUnavailable: if it could not be stored
         """
         check_event(event, key)
@@ -187,6 +188,7 @@ class Operations:
         :raises ExecutionNotFound: if the token is not ours
         :raises CallbackConflict: if it was completed before with other data
         :raises CallbackGone: if its time is over, or its execution has ended
+        :raises ValueError: if the data is over ``DURABLE_MAX_OUTPUT_BYTES``
         """
         complete(_state(), token, data)
 

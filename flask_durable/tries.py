@@ -232,15 +232,9 @@ class StepTries:
         return output, plain
 
     def _too_big(self, size: int) -> str:
-        config = self.attempt.state.config
-        key, limit = "OUTPUT", config.max_output_bytes
-
-        if size <= limit:
-            key, limit = "JOURNAL", config.max_journal_bytes
-
         return (
             f"returned {size} bytes. It ran, but that is over the limit of"
-            f" DURABLE_MAX_{key}_BYTES ({limit}): keep the data elsewhere and return"
+            f" {self.attempt.limit_under(size)}: keep the data elsewhere and return"
             " where it is."
         )
 
@@ -301,7 +295,7 @@ class StepTries:
 
     def _output_error(self, problem: OutputProblem) -> t.NoReturn:
         error = StepOutputError(f'Step "{self.step.id}" {problem}')
-        logger.error("%s", error)
+        logger.error("Execution %s: %s", self.attempt.id, error)
         self._record_failure(Failure.of(error))
         raise error from None
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from . import clock
 from .errors import DecryptionError
+from .errors import StepOutputError
 from .records import Event
 from .records import Failure
 from .records import StepRecord
@@ -149,7 +150,7 @@ class Waiting:
 
     def _received(self, event: Event) -> t.Any:
         self.attempt.ensure_lease()
-        step = self._completed(event)
+        step = self._outcome(event)
         self.attempt.record(step)
         return replay_outcome(self.scope, step)
 
@@ -160,10 +161,26 @@ class Waiting:
         def work(connection: sa.Connection) -> StepRecord:
             store.lock_topic(connection, self.topic)
             rows = store.sql.next_event(connection, **dataclasses.asdict(wait))
-            return self._completed(Event(*rows[0])) if rows else self._failed()
+            return self._outcome(Event(*rows[0])) if rows else self._failed()
 
         self.attempt.ensure_lease()
         return replay_outcome(self.scope, self.attempt.transact(work))
+
+    def _outcome(self, event: Event) -> StepRecord:
+        """Give what an event makes of the step: it fails if there is no room."""
+        step = self._completed(event)
+        size = len(step.output or b"")
+
+        if size <= self.attempt.room:
+            return step
+
+        error = StepOutputError(
+            f'Step "{step.id}" got {size} bytes, which is over the limit of'
+            f" {self.attempt.limit_under(size)}: keep the data elsewhere and send"
+            " where it is."
+        )
+        logger.error("Execution %s: %s", self.attempt.id, error)
+        return _failed_with(Failure.of(error), step._replace(output=None))
 
     def _completed(self, event: Event) -> StepRecord:
         return self.step._replace(
@@ -182,9 +199,10 @@ def timed_out(step: StepRecord, now: float) -> StepRecord:
     """Give the outcome of a wait that took too long."""
     waited = (step.wake_at or now) - step.started_at
     failure = Failure(TIMEOUT_ERROR, f"nothing came within {waited:g} s")
+    return _failed_with(failure, step._replace(finished_at=now))
+
+
+def _failed_with(failure: Failure, step: StepRecord) -> StepRecord:
     return step._replace(
-        status="failed",
-        finished_at=now,
-        error_type=failure.type,
-        error=failure.encode(),
+        status="failed", error_type=failure.type, error=failure.encode()
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import collections.abc as cabc
 import concurrent.futures
+import dataclasses
 import datetime as dt
+import json
 import threading
 import typing as t
 
@@ -19,6 +21,7 @@ from flask_durable import FlaskDurable
 from flask_durable import Retry
 from flask_durable import step
 from flask_durable import StepError
+from flask_durable import StepOutputError
 from flask_durable import WaitTimeoutError
 
 from .driving import Drive
@@ -64,6 +67,12 @@ def send(app: Flask, durable: FlaskDurable) -> Send:
             return durable.send_event(event, **options)
 
     return send
+
+
+def limited(app: Flask, **limits: int) -> None:
+    """Have an app take less than the defaults."""
+    state = app.extensions["durable"]
+    state.config = dataclasses.replace(state.config, **limits)
 
 
 def final(drive: Drive, answer: t.Any) -> t.Any:
@@ -296,6 +305,67 @@ def test_a_negative_time_is_refused(view: View, app: Flask) -> None:
     assert view(work).text == "refused"
 
 
+def test_data_over_the_limit_is_refused_where_it_is_sent(
+    app: Flask, send: Send
+) -> None:
+    """Nobody could take it."""
+    limited(app, max_output_bytes=1000)
+    what = r'event "big" has 2002 bytes.*over .*DURABLE_MAX_OUTPUT_BYTES \(1000\)'
+
+    with pytest.raises(ValueError, match=what):
+        send("big", data="x" * 2000)
+
+
+def test_data_without_room_fails_its_wait(
+    app: Flask,
+    view: View,
+    send: Send,
+    drive: Drive,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Not the step that comes after it, and in each attempt; the next one has room."""
+    limited(app, max_journal_bytes=1500)
+    said: list[str] = []
+
+    def work() -> t.Any:
+        first = step.wait_for_event("first", "big")
+
+        try:
+            step.wait_for_event("second", "big")
+        except StepOutputError as error:
+            said.append(str(error))
+
+        step.sleep("nap", 60)
+        return [len(first), step.wait_for_event("third", "big", timeout=60)]
+
+    answer = view(work)
+
+    for data in ("x" * 800, "y" * 800, "z"):
+        send("big", data=data)
+
+    drive.run_due()
+    drive.advance(61)
+    assert final(drive, answer).json == [800, "z"]
+    assert said == [said[0]] * 2
+    assert 'Step "second" got 802 bytes' in said[0]
+    assert "DURABLE_MAX_JOURNAL_BYTES (1500)" in said[0]
+    execution_id = answer.headers["Durable-Execution"]
+    assert f"Execution {execution_id}: {said[0]}" in caplog.text
+
+
+def test_an_event_in_time_may_have_no_room(
+    app: Flask, view: View, send: Send, drive: Drive
+) -> None:
+    """Also where only the time-out wakes who waits for it."""
+    limited(app, max_journal_bytes=1500)
+    answer = view(lambda: step.wait_for_event("wait", "big", timeout=60))
+    send("big", data="x" * 2000)
+    drive.advance(61)
+    assert final(drive, answer).status_code == 500
+    (document,) = drive.status(answer)["steps"]
+    assert document["error_type"] == "flask_durable.errors.StepOutputError"
+
+
 # Callbacks
 
 
@@ -426,6 +496,55 @@ def test_a_callback_that_is_too_big_is_refused(
     view(work)
     limit = app.extensions["durable"].config.max_output_bytes
     assert client.post(links[0], data=b"1" * (limit + 1)).status_code == 413
+
+
+@pytest.mark.parametrize("data", ['{"!": "x"}', "[1e9, 1e9]"])
+def test_a_callback_may_grow_too_big(
+    app: Flask,
+    durable: FlaskDurable,
+    view: View,
+    client: FlaskClient,
+    links: list[t.Any],
+    data: str,
+) -> None:
+    """The journal's own text counts, for a form's view as well."""
+    limited(app, max_output_bytes=len(data))
+
+    def work() -> t.Any:
+        callback = step.callback("yes")
+        links.append(callback.url)
+
+        with pytest.raises(ValueError, match='callback "yes" of exec.* bytes.*OUTPUT'):
+            durable.complete_callback(callback.token, json.loads(data))
+
+        return callback.wait()
+
+    assert view(work).status_code == 202
+    assert client.post(links[0], data=data).status_code == 413
+    assert client.post(links[0], data="1").status_code == 204
+
+
+def test_a_child_may_answer_more_than_there_is_room_for(
+    app: Flask, durable: FlaskDurable, view: View, drive: Drive
+) -> None:
+    """The step that invokes it fails."""
+    limited(app, max_output_bytes=1000)
+
+    @app.post("/child")
+    @durable.endpoint
+    def child() -> t.Any:
+        return {"text": "x" * 2000}
+
+    def work() -> t.Any:
+        try:
+            return step.invoke("ask", "child")
+        except StepOutputError as error:
+            return [str(error), step.run("after", lambda: "runs")]
+
+    said, after = drive.finish(view(work)).get_json()
+    assert said.startswith('Step "ask" got 2011 bytes, which is over the limit')
+    assert "DURABLE_MAX_OUTPUT_BYTES (1000)" in said
+    assert after == "runs"
 
 
 def test_a_watchers_link_is_no_callback(

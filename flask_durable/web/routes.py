@@ -13,6 +13,7 @@ from werkzeug.wrappers import Response
 
 from ..answers import final_response
 from ..callbacks import complete
+from ..callbacks import DataTooBig
 from ..errors import CallbackConflict
 from ..errors import CallbackGone
 from ..errors import ExecutionNotFound
@@ -105,8 +106,10 @@ def callback(token: str) -> Response:
     state = get_state(this_app())
     limit = state.config.max_output_bytes
 
+    too_big = Problem(413, f"The data is over the limit of {limit} bytes.")
+
     if (request.content_length or 0) > limit:
-        raise Problem(413, f"The data is over the limit of {limit} bytes.")
+        raise too_big
 
     request.max_content_length = limit
     data = _json()
@@ -119,6 +122,9 @@ def callback(token: str) -> Response:
         raise Problem(409, "The callback was completed with other data.") from None
     except CallbackGone:
         raise Problem(410, "The callback's time is over.") from None
+    except DataTooBig:
+        # As the journal has it, it may be a little longer than as it came.
+        raise too_big from None
 
     return _not_stored(Response(status=204))
 
