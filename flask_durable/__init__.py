@@ -24,6 +24,7 @@ from .errors import SchemaError
 from .errors import StepError
 from .errors import StepInterruptedError
 from .errors import StepOutputError
+from .errors import StoredValueError
 from .errors import WaitTimeoutError
 from .extension import FlaskDurable
 from .globals import current_execution
@@ -67,6 +68,7 @@ __all__ = [
     "StepError",
     "StepInterruptedError",
     "StepOutputError",
+    "StoredValueError",
     "WaitTimeoutError",
     "current_execution",
     "current_step",

@@ -15,8 +15,10 @@ from .capture import capture_request
 from .capture import ENTRY_KEY
 from .capture import ORIGIN_KEYS
 from .capture import PATH_KEYS
+from .codec import Undecodable
 from .errors import ExecutionNotFound
 from .errors import JournalUnavailable
+from .errors import StoredValueError
 from .options import options_of
 from .problems import Problem
 from .records import RequestRecord
@@ -184,7 +186,13 @@ def _replay(state: State, ticket: Ticket) -> tuple[Replay, float | None]:
 
 
 def _replay_of(state: State, ticket: Ticket, identity: bytes | None) -> Replay:
-    value = None if identity is None else state.codec.decode(identity)
+    try:
+        value = None if identity is None else state.codec.decode(identity)
+    except Undecodable as error:
+        raise StoredValueError(
+            f"The identity of execution {ticket.execution_id} has {error}"
+        ) from error.__cause__
+
     return Replay(ticket.execution_id, value)
 
 

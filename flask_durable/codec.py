@@ -16,6 +16,8 @@ import json
 import typing as t
 import uuid
 
+from werkzeug.exceptions import HTTPException
+
 
 class Unencodable(TypeError):
     """A value has no encoding.
@@ -45,6 +47,25 @@ class Unencodable(TypeError):
             f"returned {what}. It ran, but its result can't be stored:"
             f" {instead} and load it in the view."
         )
+
+
+class Undecodable(ValueError):
+    """A value that is stored can't be made again.
+
+    :param name: of its type
+    :param error: what the type's function raised; else it is not registered
+    """
+
+    def __init__(self, name: str, error: Exception | None = None) -> None:
+        if error is None:
+            why = (
+                f"is not registered: keep durable.register_type({name}) as long as the"
+                " journal has values of it."
+            )
+        else:
+            why = f"can't be made again: {type(error).__name__}: {error}"
+
+        super().__init__(f"a value of the type {name}, which {why}")
 
 
 def _a(name: str) -> str:
@@ -148,6 +169,9 @@ class Codec:
     def decode(self, data: bytes) -> t.Any:
         """Make a new copy of an encoded value.
 
+        An HTTP error that a registered type's function raises passes.
+
+        :raises Undecodable: if a type in it is not registered, or its function raises
         :raises ValueError: if it is none
         """
         text = data.decode("utf-8", "surrogatepass")
@@ -197,7 +221,20 @@ class Codec:
 
         ((name, inner),) = value.items()
         tag = self._by_name.get(name)
-        return tag.decode(inner) if tag else value
+
+        if tag is None:
+            # What a user's own dict has of such keys is stored in another way.
+            if name.startswith("!"):
+                raise Undecodable(name[1:])
+
+            return value
+
+        try:
+            return tag.decode(inner)
+        except HTTPException:
+            raise
+        except Exception as error:
+            raise Undecodable(tag.name[1:], error) from error
 
 
 def _functions(cls: type, encode: t.Any, decode: t.Any) -> tuple[t.Any, t.Any]:

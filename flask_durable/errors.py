@@ -8,6 +8,7 @@
           StepInterruptedError     a step may have run, and is not run again
           WaitTimeoutError         what a step waited for did not come in time
         StepOutputError            a step ran, but its result can't be stored
+        StoredValueError           a stored value can't be made again
         NestedStepError            a step was called inside a step function
         MisplacedStepError         a step was called outside of a durable view
         DuplicateStepError         two parallel branches used the same id
@@ -109,6 +110,14 @@ class CallbackGone(CallbackError):
 
 class StepOutputError(DurableError):
     """A step ran, but its result can't be encoded or is too big to store."""
+
+
+class StoredValueError(DurableError):
+    """A value in the journal can't be made again, and nothing is lost.
+
+    Its type is not registered any more, or the type's own function raised; that error
+    is the ``__cause__`` then, and a retry policy is asked about it.
+    """
 
 
 class NestedStepError(DurableError):

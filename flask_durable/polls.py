@@ -5,10 +5,10 @@ from __future__ import annotations
 import collections.abc as cabc
 import typing as t
 
+from .outcomes import replay_outcome
 from .records import StepRecord
 from .retry import Retry
 from .scope import Scope
-from .tries import replay_outcome
 from .tries import StepTries
 from .waits import timed_out
 

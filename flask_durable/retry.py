@@ -13,6 +13,7 @@ from .errors import Cancelled
 from .errors import LeaseLostError
 from .errors import NonRetryableError
 from .errors import RetryAfterError
+from .errors import StoredValueError
 from .errors import Suspended
 
 logger = logging.getLogger(__name__)
@@ -96,6 +97,9 @@ class Retry:
 
     def allows(self, error: BaseException, tries: int) -> bool:
         """Tell whether there is another try after this many failed."""
+        if isinstance(error, StoredValueError):
+            error = error.__cause__ or error
+
         if isinstance(error, NonRetryableError) or tries >= self.max_attempts:
             return False
 

@@ -6,9 +6,9 @@ import collections.abc as cabc
 import typing as t
 
 from .attempt import Attempt
+from .outcomes import replay_outcome
 from .records import StepRecord
 from .scope import Scope
-from .tries import replay_outcome
 
 
 def run_sleep(scope: Scope, step_id: str, until: cabc.Callable[[], float]) -> None:

@@ -7,10 +7,11 @@ import typing as t
 
 import sqlalchemy as sa
 
+from .outcomes import replay_outcome
+from .outcomes import stored_value
 from .records import StepRecord
 from .retry import Retry
 from .scope import Scope
-from .tries import replay_outcome
 from .tries import StepTries
 
 Call = cabc.Callable[[sa.Connection], t.Any]
@@ -41,4 +42,4 @@ class TransactionTries(StepTries):
         return self._as("completed", finished_at=now, output=output)
 
     def _completed(self, value: bytes) -> t.Any:
-        return self.attempt.state.codec.decode(value)
+        return stored_value(self.attempt, self.step.id, value)

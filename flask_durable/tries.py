@@ -10,15 +10,17 @@ from werkzeug.exceptions import HTTPException
 
 from . import clock
 from .awaiting import resolve
+from .codec import Undecodable
 from .codec import Unencodable
 from .errors import MISUSE
 from .errors import StepError
 from .errors import StepInterruptedError
 from .errors import StepOutputError
-from .errors import WaitTimeoutError
 from .httperrors import http_error
 from .httperrors import http_parts
-from .records import class_name
+from .outcomes import INTERRUPTED_ERROR
+from .outcomes import replay_outcome
+from .outcomes import stored_error
 from .records import Failure
 from .records import StepRecord
 from .records import StepStatus
@@ -57,23 +59,6 @@ def run_step(
         tries.mark_start(found)
 
     return tries.run()
-
-
-def replay_outcome(scope: Scope, step: StepRecord) -> t.Any:
-    """Give what a step returned, or raise what it raised."""
-    if step.status == "completed":
-        return scope.attempt.state.codec.decode(step.output or b"null")
-
-    failure = Failure.decode(step.error or b"{}")
-
-    if failure.http is not None:
-        raise http_error(failure)
-
-    if step.error_type == OUTPUT_ERROR:
-        raise StepOutputError(failure.message)
-
-    cls = _OWN_ERRORS.get(failure.type, StepError)
-    raise cls(step.id, step.tries, failure.type, failure.message)
 
 
 class OutputProblem(Exception):
@@ -211,7 +196,10 @@ class StepTries:
         attempt = self.attempt
         self.scope.commit(self.step.completed(attempt.now(), output, error))
         # Only now: what an app's own decoder raises must not undo the step.
-        return attempt.state.codec.copy(output, plain)
+        try:
+            return attempt.state.codec.copy(output, plain)
+        except Undecodable as error:
+            raise stored_error(attempt, self.step.id, error) from error.__cause__
 
     def _encode(self, value: t.Any) -> tuple[bytes, t.Any]:
         """Encode what the function returned, and give what its copy is made of.
@@ -329,10 +317,3 @@ class StepTries:
             what_next,
             exc_info=error,
         )
-
-
-OUTPUT_ERROR = class_name(StepOutputError)
-TIMEOUT_ERROR = class_name(WaitTimeoutError)
-INTERRUPTED_ERROR = class_name(StepInterruptedError)
-
-_OWN_ERRORS = {TIMEOUT_ERROR: WaitTimeoutError, INTERRUPTED_ERROR: StepInterruptedError}

@@ -14,14 +14,14 @@ import sqlalchemy as sa
 from . import clock
 from .errors import DecryptionError
 from .errors import StepOutputError
+from .outcomes import replay_outcome
+from .outcomes import TIMEOUT_ERROR
 from .records import Event
 from .records import Failure
 from .records import StepRecord
 from .records import Wait
 from .recovery import PUT_OFF
 from .scope import Scope
-from .tries import replay_outcome
-from .tries import TIMEOUT_ERROR
 
 logger = logging.getLogger(__name__)
 

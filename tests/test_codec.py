@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from werkzeug.datastructures import MultiDict
 
 from flask_durable.codec import Codec
+from flask_durable.codec import Undecodable
 from flask_durable.codec import Unencodable
 
 CET = dt.timezone(dt.timedelta(hours=1, minutes=30))
@@ -472,6 +473,32 @@ def test_two_classes_of_one_name_are_refused() -> None:
 
     with pytest.raises(ValueError, match="a type called Color already"):
         codec.register(other, str, str)
+
+
+def test_a_value_of_no_registered_type_is_not_made_up() -> None:
+    """However deep it stands, the error names the type."""
+    codec = Codec()
+    codec.register(Color)
+    data = codec.encode([{"color": (Color.RED,)}])
+
+    with pytest.raises(Undecodable, match=r"type Color, .*keep .*register_type\(Color"):
+        Codec().decode(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b'{"!Leg":{"end":1}}', "type Leg, which can't be made again: TypeEr.*end"),
+        (b'{"!date":"x"}', "type date, which can't be made again: ValueError: "),
+    ],
+)
+def test_what_a_type_raises_is_told_with_its_name(data: bytes, message: str) -> None:
+    """Such as that of a dataclass whose fields are others by now."""
+    codec = Codec()
+    codec.register(Leg)
+
+    with pytest.raises(Undecodable, match=message):
+        codec.decode(data)
 
 
 def test_bytes_are_base64_for_other_readers() -> None:

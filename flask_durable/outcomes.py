@@ -1,0 +1,60 @@
+"""What came of a step, as each later attempt gets it from the journal."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .attempt import Attempt
+from .codec import Undecodable
+from .errors import StepError
+from .errors import StepInterruptedError
+from .errors import StepOutputError
+from .errors import StoredValueError
+from .errors import WaitTimeoutError
+from .httperrors import http_error
+from .records import class_name
+from .records import Failure
+from .records import StepRecord
+from .scope import Scope
+
+OUTPUT_ERROR = class_name(StepOutputError)
+TIMEOUT_ERROR = class_name(WaitTimeoutError)
+INTERRUPTED_ERROR = class_name(StepInterruptedError)
+
+_OWN_ERRORS = {TIMEOUT_ERROR: WaitTimeoutError, INTERRUPTED_ERROR: StepInterruptedError}
+
+
+def replay_outcome(scope: Scope, step: StepRecord) -> t.Any:
+    """Give what a step returned, or raise what it raised.
+
+    :raises StoredValueError: if what it returned can't be made again
+    """
+    if step.status == "completed":
+        return stored_value(scope.attempt, step.id, step.output or b"null")
+
+    failure = Failure.decode(step.error or b"{}")
+
+    if failure.http is not None:
+        raise http_error(failure)
+
+    if step.error_type == OUTPUT_ERROR:
+        raise StepOutputError(failure.message)
+
+    cls = _OWN_ERRORS.get(failure.type, StepError)
+    raise cls(step.id, step.tries, failure.type, failure.message)
+
+
+def stored_value(attempt: Attempt, step_id: str, output: bytes) -> t.Any:
+    """Make what a step returned.
+
+    :raises StoredValueError: if that can't be
+    """
+    try:
+        return attempt.state.codec.decode(output)
+    except Undecodable as error:
+        raise stored_error(attempt, step_id, error) from error.__cause__
+
+
+def stored_error(attempt: Attempt, step_id: str, why: Undecodable) -> StoredValueError:
+    """Say of which step a value is that can't be made again."""
+    return StoredValueError(f'Step "{step_id}" of execution {attempt.id} has {why}')
