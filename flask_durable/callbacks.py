@@ -7,6 +7,7 @@ import typing as t
 import sqlalchemy as sa
 from flask import url_for
 
+from .checks import check_token
 from .errors import CallbackConflict
 from .errors import CallbackGone
 from .errors import ExecutionNotFound
@@ -93,6 +94,7 @@ def complete(state: State, token: str, data: t.Any) -> None:
     :raises CallbackGone: if its time is over
     :raises DataTooBig: if no step could take it
     """
+    check_token(token)
     found = read_callback(this_app(), token)
 
     if found is None:
@@ -126,9 +128,10 @@ def _encoded(state: State, whose: str, data: t.Any) -> bytes:
     """Encode what is sent.
 
     :param whose: says in a message where it goes
+    :raises TypeError: if it can't be stored
     :raises DataTooBig: if no step could take it
     """
-    encoded = state.codec.encode(data)
+    encoded = state.codec.encode_for(f"The data for {whose}", data)
     limit = state.config.max_output_bytes
 
     if len(encoded) > limit:

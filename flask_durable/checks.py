@@ -50,6 +50,14 @@ def caller() -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
+def check_token(token: t.Any) -> None:
+    """Make sure that something may be the token of a callback."""
+    if not isinstance(token, str):
+        raise TypeError(
+            f"A callback's token is the string that is its .token, not {token!r:.80}."
+        )
+
+
 def check_workers(max_workers: int) -> None:
     """Make sure that there is somebody to work."""
     if max_workers < 1:

@@ -32,19 +32,28 @@ class Unencodable(TypeError):
         super().__init__(f"{self.name} has no encoding")
 
     @property
+    def what(self) -> str:
+        """Name the value, and what it is in."""
+        if self.inside is None:
+            return _a(self.name)
+
+        return f"{_a(self.inside)} with {_a(self.name)} in it"
+
+    @property
     def advice(self) -> str:
         """Say what a function did, and what it should do instead."""
-        if self.inside is None:
-            what, instead = _a(self.name), f"return {self.name.lower()}.id"
-        else:
-            what = f"{_a(self.inside)} with {_a(self.name)} in it"
+        instead = f"return {self.name.lower()}.id"
+
+        if self.inside is not None:
             instead = "return its id"
 
         if self.is_enum:
-            return f"returned {what}. It ran, but can't be stored: return its .value."
+            return (
+                f"returned {self.what}. It ran, but can't be stored: return its .value."
+            )
 
         return (
-            f"returned {what}. It ran, but its result can't be stored:"
+            f"returned {self.what}. It ran, but its result can't be stored:"
             f" {instead} and load it in the view."
         )
 
@@ -145,6 +154,21 @@ class Codec:
         """
         data, _ = self.encode_both(value)
         return data
+
+    def encode_for(self, subject: str, value: t.Any) -> bytes:
+        """Encode what no step returned.
+
+        :param subject: says in the error's message what it is
+        :raises TypeError: if it has no encoding
+        """
+        try:
+            return self.encode(value)
+        except Unencodable as error:
+            raise TypeError(
+                f"{subject} can't be {error.what}: what a step may return can be"
+                " stored, such as texts, numbers, lists, dicts and dates, and objects"
+                " of the classes that durable.register_type was given."
+            ) from None
 
     def encode_both(self, value: t.Any) -> tuple[bytes, t.Any]:
         """Encode a value, and give what :meth:`copy` needs beside that.

@@ -324,7 +324,8 @@ def _attempt(
 def _identity(app: Flask, state: State) -> bytes | None:
     """Give whose execution it is: by the app's hook, else by Flask-Login."""
     if state.hooks.identity is not None:
-        return state.codec.encode(app.ensure_sync(state.hooks.identity)())
+        value = app.ensure_sync(state.hooks.identity)()
+        return state.codec.encode_for("What @durable.identity gives", value)
 
     if hasattr(app, "login_manager") and (login := sys.modules.get("flask_login")):
         user = login.current_user

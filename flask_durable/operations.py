@@ -173,6 +173,7 @@ class Operations:
         :param dedup: a mark of this very event: a second one of the same name and
             key with the same mark is left out
         :return: whether it is new
+        :raises TypeError: if the data is of a type that steps may not return
         :raises ValueError: if the data is over ``DURABLE_MAX_OUTPUT_BYTES``
         :raises JournalUnavailable: if it could not be stored
         """
@@ -185,6 +186,8 @@ class Operations:
         The same again changes nothing.
 
         :param token: the callback's ``token``
+        :param data: what the wait gives, of any type that steps may return
+        :raises TypeError: if it is of another, or if the token is no string
         :raises ExecutionNotFound: if the token is not ours
         :raises CallbackConflict: if it was completed before with other data
         :raises CallbackGone: if its time is over, or its execution has ended

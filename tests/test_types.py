@@ -157,6 +157,20 @@ def test_an_http_error_of_a_decoder_is_the_answer(
     assert drive.finish(answer).status_code == 404
 
 
+def test_an_identity_is_what_steps_may_return(
+    app: Flask, durable: FlaskDurable, orders: Orders
+) -> None:
+    """What can't be stored is refused before the view runs."""
+    app.config["PROPAGATE_EXCEPTIONS"] = True
+    durable.identity(object)
+    what = "What @durable.identity gives can't be an object: .*register_type"
+
+    with pytest.raises(TypeError, match=what):
+        app.test_client().post("/charge")
+
+    assert orders.charged == 0
+
+
 def test_an_identity_whose_type_is_gone_is_named(
     app: Flask,
     durable: FlaskDurable,

@@ -293,6 +293,14 @@ def test_names_and_keys_are_strings(
         durable.send_event(**{"event": "paid", **wrong})
 
 
+def test_an_event_takes_what_steps_may_return(send: Send) -> None:
+    """What can't be stored is refused with the event's name."""
+    what = 'data for event "paid" can\'t be a list with an object in it: .*register_ty'
+
+    with pytest.raises(TypeError, match=what):
+        send("paid", data=[object()])
+
+
 def test_a_negative_time_is_refused(view: View, app: Flask) -> None:
     """It is a mistake of the view."""
 
@@ -481,6 +489,32 @@ def test_bad_callbacks_are_refused(
     assert client.post(url, data=data).status_code == status
     assert client.get(url).status_code == 405
     assert client.post(f"/durable/callbacks/{links[0]}", json=1).status_code == 204
+
+
+def test_a_callback_takes_what_steps_may_return(
+    app: Flask, durable: FlaskDurable, view: View, links: list[t.Any]
+) -> None:
+    """What can't be stored is refused with the callback's name."""
+
+    def work() -> t.Any:
+        links.append(step.callback("yes").token)
+        return {}
+
+    answer = view(work)
+    execution_id = answer.headers["Durable-Execution"]
+    what = f'data for callback "yes" of execution {execution_id} can\'t be an object:'
+
+    with app.app_context(), pytest.raises(TypeError, match=what):
+        durable.complete_callback(links[0], object())
+
+
+@pytest.mark.parametrize("token", [None, 5, b"x"])
+def test_a_token_is_a_string(app: Flask, durable: FlaskDurable, token: t.Any) -> None:
+    """As a form that lost it may have none."""
+    what = f"token is the string that is its .token, not {token!r}"
+
+    with app.app_context(), pytest.raises(TypeError, match=what):
+        durable.complete_callback(token, 1)
 
 
 def test_a_callback_that_is_too_big_is_refused(
