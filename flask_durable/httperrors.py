@@ -14,24 +14,38 @@ from werkzeug.exceptions import default_exceptions
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
+from .codec import Codec
 from .records import Failure
 
+UTF_8 = ("utf-8", "surrogatepass")
 
-def http_parts(error: HTTPException) -> list[t.Any]:
-    """Describe an error: its code, its description, and its whole answer."""
+
+def http_parts(
+    error: HTTPException, codec: Codec
+) -> tuple[list[t.Any], dict[str, t.Any]]:
+    """Describe an error: its code, its attributes, and its whole answer.
+
+    :return: that, and the attributes that can't be stored
+    """
     response = error.get_response()
     body = response.get_data().decode("latin-1")
     headers = [list(item) for item in response.headers.items()]
-    plain = {k: v for k, v in vars(error).items() if _is_plain(v)}
+    given = {k: v for k, v in vars(error).items() if k not in ("response", "code")}
+    texts = {name: _encoded(codec, value) for name, value in given.items()}
     about = error.description
-    plain |= {"description": about if _is_plain(about) else str(about)}
-    plain.pop("response", None)
-    return [error.code, plain, [response.status, headers, body]]
+    texts["description"] = _encoded(codec, about) or _encoded(codec, str(about))
+    left_out = {name: given[name] for name, text in texts.items() if text is None}
+    stored = {name: text for name, text in texts.items() if text is not None}
+    return [error.code, stored, [response.status, headers, body]], left_out
 
 
-def http_error(failure: Failure) -> HTTPException:
-    """Make the error again."""
-    code, values, parts = t.cast("list[t.Any]", failure.http)
+def http_error(failure: Failure, codec: Codec) -> HTTPException:
+    """Make the error again.
+
+    :raises Undecodable: if a type among its attributes is not registered any more
+    """
+    code, texts, parts = t.cast("list[t.Any]", failure.http)
+    values = {k: codec.decode(v.encode(*UTF_8)) for k, v in texts.items()}
     status, headers, body = parts
     cls = _class_of(failure.type) or default_exceptions.get(code, HTTPException)
     # The classes' own parameters differ; the answer holds what came of them.
@@ -43,12 +57,14 @@ def http_error(failure: Failure) -> HTTPException:
     return error
 
 
-def _is_plain(value: t.Any) -> bool:
-    """Tell whether JSON gives the same value back."""
+def _encoded(codec: Codec, value: t.Any) -> str | None:
+    """Encode an attribute, if that can be."""
     try:
-        return bool(json.loads(json.dumps(value)) == value)
-    except (TypeError, ValueError):
-        return False
+        return codec.encode(value).decode(*UTF_8)
+    except Exception:
+        # Whatever an app's own function raises: the error itself is the outcome.
+        # A number that is of an Enum as well, such as HTTPStatus, stays one.
+        return json.dumps(value) if isinstance(value, int | str) else None
 
 
 def _class_of(name: str) -> type[HTTPException] | None:

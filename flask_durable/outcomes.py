@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typing as t
 
+from werkzeug.exceptions import HTTPException
+
 from .attempt import Attempt
 from .codec import Undecodable
 from .errors import StepError
@@ -35,7 +37,7 @@ def replay_outcome(scope: Scope, step: StepRecord) -> t.Any:
     failure = Failure.decode(step.error or b"{}")
 
     if failure.http is not None:
-        raise http_error(failure)
+        raise stored_http_error(scope.attempt, step.id, failure)
 
     if step.error_type == OUTPUT_ERROR:
         raise StepOutputError(failure.message)
@@ -51,6 +53,19 @@ def stored_value(attempt: Attempt, step_id: str, output: bytes) -> t.Any:
     """
     try:
         return attempt.state.codec.decode(output)
+    except Undecodable as error:
+        raise stored_error(attempt, step_id, error) from error.__cause__
+
+
+def stored_http_error(
+    attempt: Attempt, step_id: str, failure: Failure
+) -> HTTPException:
+    """Make the HTTP error that a step raised.
+
+    :raises StoredValueError: if one of its attributes can't be made
+    """
+    try:
+        return http_error(failure, attempt.state.codec)
     except Undecodable as error:
         raise stored_error(attempt, step_id, error) from error.__cause__
 

@@ -16,11 +16,11 @@ from .errors import MISUSE
 from .errors import StepError
 from .errors import StepInterruptedError
 from .errors import StepOutputError
-from .httperrors import http_error
 from .httperrors import http_parts
 from .outcomes import INTERRUPTED_ERROR
 from .outcomes import replay_outcome
 from .outcomes import stored_error
+from .outcomes import stored_http_error
 from .records import Failure
 from .records import StepRecord
 from .records import StepStatus
@@ -237,8 +237,7 @@ class StepTries:
             self._output_error(error)
 
         if isinstance(error, HTTPException):
-            self._record_failure(failure := Failure.of(error, http_parts(error)))
-            raise http_error(failure) from error
+            self._http_error(error)
 
         if not self._is_tried_again(error):
             self._log(error, "and is not tried again")
@@ -250,6 +249,24 @@ class StepTries:
         delay = self.retry.delay(error, tries)
         self._log(error, f"and is tried again in {delay:.1f} s")
         self._retry_at(self.attempt.now() + delay, delay, Failure.of(error))
+
+    def _http_error(self, error: HTTPException) -> t.NoReturn:
+        parts, left_out = http_parts(error, self.attempt.state.codec)
+
+        for name, value in left_out.items():
+            logger.warning(
+                'Step "%s" of execution %s raised a %s whose attribute "%s" can\'t be'
+                " stored: handlers of the error will miss it. Let it be what a step"
+                " may return, and not of the type %s.",
+                self.step.id,
+                self.attempt.id,
+                type(error).__name__,
+                name,
+                type(value).__name__,
+            )
+
+        self._record_failure(failure := Failure.of(error, parts))
+        raise stored_http_error(self.attempt, self.step.id, failure) from error
 
     def _retry_at(self, wake_at: float, delay: float, failure: Failure) -> None:
         mark = self._as("retrying", wake_at=wake_at, failure=failure)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import dataclasses
+import datetime as dt
+import decimal
+import http
 import io
 import pathlib
 import threading
 import typing as t
+import uuid
 
 import pytest
 from flask import copy_current_request_context
@@ -24,6 +29,7 @@ from werkzeug.wrappers import Response
 from flask_durable import durable_replay
 from flask_durable import FlaskDurable
 from flask_durable import step
+from flask_durable.codec import Codec
 from flask_durable.database import Database
 from flask_durable.ids import new_id
 from flask_durable.owner import current_owner
@@ -318,6 +324,87 @@ def test_an_http_error_keeps_what_it_carries(
 
     drive.finish(client.post("/work"))
     assert seen == [("14A", {"seat": "14A"}, 409)] * 2
+
+
+@dataclasses.dataclass
+class Seat:
+    """A class that an app registers."""
+
+    row: int
+
+
+CARRIED = {
+    "at": dt.datetime(2030, 1, 1, tzinfo=dt.UTC),
+    "price": decimal.Decimal("1.50"),
+    "ids": (uuid.UUID(int=1), {2}),
+    "seat": Seat(7),
+    "status": http.HTTPStatus.CONFLICT,
+}
+
+
+@pytest.fixture
+def carrier(app: Flask, durable: FlaskDurable, drive: Drive) -> type[SoldOut]:
+    """Make a view whose step raises an error with attributes, and a handler of it."""
+
+    @app.errorhandler(SoldOut)
+    def handle(error: SoldOut) -> ResponseReturnValue:
+        names = [*CARRIED, "lock"]
+        found = {name: getattr(error, name, None) for name in names}
+        return {name: str(value) for name, value in found.items()}, 409
+
+    def fail() -> None:
+        error = SoldOut("14A")
+        vars(error).update(CARRIED, lock=threading.Lock())
+        raise error
+
+    @app.post("/carry")
+    @durable.endpoint
+    def work() -> str:
+        step.sleep("nap", 60)
+
+        try:
+            step.run("reserve", fail)
+        except SoldOut:
+            step.sleep("again", 60)
+            raise
+
+        return "never"
+
+    return SoldOut
+
+
+def test_an_http_error_carries_what_steps_may_return(
+    durable: FlaskDurable,
+    client: FlaskClient,
+    drive: Drive,
+    carrier: type[SoldOut],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The app's handler finds it at each attempt; what it can't find is logged."""
+    durable.register_type(Seat)
+    answer = drive.finish(client.post("/carry"))
+    wanted = {name: str(value) for name, value in CARRIED.items()} | {"lock": "None"}
+    assert (answer.status_code, answer.json) == (409, wanted | {"status": "409"})
+    assert 'Step "reserve" of execution' in caplog.text
+    assert 'a SoldOut whose attribute "lock" can\'t be stored' in caplog.text
+    assert caplog.text.count("can't be stored") == 1
+
+
+def test_an_http_error_whose_type_is_gone(
+    app: Flask,
+    durable: FlaskDurable,
+    client: FlaskClient,
+    drive: Drive,
+    carrier: type[SoldOut],
+) -> None:
+    """The view hears of it as of any value."""
+    durable.register_type(Seat)
+    answer = client.post("/carry")
+    drive.advance(61)
+    drive.run_due()
+    app.extensions["durable"].codec = Codec()
+    assert drive.finish(answer).status_code == 500
+    assert drive.status(answer)["error_type"].endswith("StoredValueError")
 
 
 def test_an_app_called_in_process_has_executions_of_its_own(
