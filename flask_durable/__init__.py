@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .access import ConsoleAccess
+from .errors import AttemptCrashed
 from .errors import CallbackConflict
 from .errors import CallbackError
 from .errors import CallbackGone
@@ -13,12 +14,14 @@ from .errors import DecryptionError
 from .errors import DuplicateStepError
 from .errors import DurableError
 from .errors import ExecutionNotFound
+from .errors import IdempotencyError
 from .errors import JournalUnavailable
 from .errors import LeaseLostError
 from .errors import MisplacedStepError
 from .errors import NestedStepError
 from .errors import NonDeterminismError
 from .errors import NonRetryableError
+from .errors import ReplayRejected
 from .errors import RetryAfterError
 from .errors import SchemaError
 from .errors import StepError
@@ -43,6 +46,7 @@ from .signals import step_completed
 from .signals import step_failed
 
 __all__ = [
+    "AttemptCrashed",
     "CallbackConflict",
     "CallbackError",
     "CallbackGone",
@@ -56,12 +60,14 @@ __all__ = [
     "ExecutionInfo",
     "ExecutionNotFound",
     "FlaskDurable",
+    "IdempotencyError",
     "JournalUnavailable",
     "LeaseLostError",
     "MisplacedStepError",
     "NestedStepError",
     "NonDeterminismError",
     "NonRetryableError",
+    "ReplayRejected",
     "Retry",
     "RetryAfterError",
     "SchemaError",

@@ -12,6 +12,7 @@ import pytest
 from flask import Flask
 
 import flask_durable
+from flask_durable import errors
 from flask_durable import FlaskDurable
 from flask_durable.config import Config
 from flask_durable.config import PREFIX
@@ -76,6 +77,16 @@ def test_public_names_exist() -> None:
     assert len(set(flask_durable.__all__)) == len(flask_durable.__all__)
     missing = [n for n in flask_durable.__all__ if not hasattr(flask_durable, n)]
     assert missing == []
+
+
+def test_errors_that_users_meet_are_public() -> None:
+    """All of the library's own but one, which never leaves it."""
+    found = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, errors.DurableError)
+    }
+    assert found - set(flask_durable.__all__) == {"KeyTaken"}
 
 
 def test_public_names_are_documented() -> None:
