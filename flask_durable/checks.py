@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import collections.abc as cabc
+import datetime as dt
 import pathlib
 import sys
 import typing as t
+
+from . import clock
+from .ids import is_id
+from .records import ExecutionStatus
 
 MAX_ID_LENGTH = 200
 
@@ -23,7 +29,10 @@ def check_id(step_id: str) -> None:
         )
 
     if not step_id or "\0" in step_id or not step_id.isascii() and _broken(step_id):
-        raise ValueError(f"A step can't be called {step_id!r}: give it a name.")
+        what = "NUL or half of a surrogate pair" if step_id else "no characters"
+        raise ValueError(
+            f"A step can't be called {step_id!r}: a name with {what} can't be stored."
+        )
 
 
 def check_function(step_id: str, fn: t.Any, verb: str) -> None:
@@ -58,7 +67,95 @@ def check_token(token: t.Any) -> None:
         )
 
 
-def check_workers(max_workers: int) -> None:
+def check_workers(max_workers: t.Any) -> None:
     """Make sure that there is somebody to work."""
+    if not isinstance(max_workers, int) or isinstance(max_workers, bool):
+        raise TypeError(f"max_workers is a whole number, not {max_workers!r:.80}.")
+
     if max_workers < 1:
         raise ValueError(f"max_workers must be at least 1, not {max_workers}.")
+
+
+def check_branches(branches: cabc.Iterable[t.Any]) -> None:
+    """Make sure that a parallel call got functions, not a list of them or results."""
+    for branch in branches:
+        if not callable(branch):
+            raise TypeError(
+                "step.parallel takes functions without arguments, not"
+                f" {type(branch).__name__}: write step.parallel(f, g) or"
+                " step.parallel(*functions), without calling them."
+            )
+
+
+def check_duration(step_id: str, duration: t.Any, verb: str) -> float:
+    """Give a duration in seconds.
+
+    :param verb: what the step does so long
+    """
+    try:
+        return clock.duration(duration)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f'Step "{step_id}" can\'t {verb}: {error}') from None
+
+
+def check_until(step_id: str, when: t.Any) -> float:
+    """Give a date in seconds since the epoch.
+
+    :raises TypeError: if it is no ``datetime``
+    :raises ValueError: if it has no time zone, or is too far away
+    """
+    if not isinstance(when, dt.datetime):
+        raise TypeError(f'Step "{step_id}" sleeps until a datetime, not {when!r:.80}.')
+
+    if when.tzinfo is None:
+        raise ValueError(
+            f'Step "{step_id}" sleeps until a time without a time zone: use'
+            " datetime.now(timezone.utc), say."
+        )
+
+    until = when.timestamp()
+
+    if abs(until - clock.now()) > clock.LONGEST:
+        raise ValueError(
+            f'Step "{step_id}" can\'t sleep until {when}: that is over a hundred years'
+            " away."
+        )
+
+    return until
+
+
+def check_every(step_id: str, every: t.Any) -> float:
+    """Give the time between two looks, in seconds."""
+    seconds = check_duration(step_id, every, "poll")
+
+    if seconds <= 0:
+        raise ValueError(
+            f'Step "{step_id}" can\'t poll every {every!r}: let some time pass between'
+            " two calls."
+        )
+
+    return seconds
+
+
+def check_mappings(**given: t.Any) -> None:
+    """Make sure that parts of a request are mappings, such as dicts."""
+    for name, value in given.items():
+        # Werkzeug's headers are none by their class.
+        if value is not None and not hasattr(value, "items"):
+            raise TypeError(
+                f"{name} is a mapping, as {{name: value}}, not {value!r:.80}."
+            )
+
+
+def check_page(status: t.Any, before: t.Any, limit: t.Any) -> None:
+    """Make sure that a page of executions can be looked for."""
+    statuses = t.get_args(ExecutionStatus)
+
+    if status is not None and status not in statuses:
+        raise ValueError(f"status is one of {', '.join(statuses)}, not {status!r:.80}.")
+
+    if before is not None and not (isinstance(before, str) and is_id(before)):
+        raise ValueError(f"before is the id of an execution, not {before!r:.80}.")
+
+    if not isinstance(limit, int) or limit < 1:
+        raise ValueError(f"limit is a whole number of at least 1, not {limit!r:.80}.")

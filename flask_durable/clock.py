@@ -44,11 +44,16 @@ LONGEST = 100 * 366 * 86_400.0
 def duration(value: float | dt.timedelta) -> float:
     """Give a duration, a number of seconds or a ``timedelta``, in seconds.
 
-    :raises ValueError: if it is not a number or over a hundred years
+    :raises TypeError: if it is neither
+    :raises ValueError: if it is no time, or over a hundred years
     """
     if isinstance(value, dt.timedelta):
         seconds = value.total_seconds()
     else:
+        # A text could be read, but would be a mistake.
+        if not hasattr(value, "__float__"):
+            raise TypeError(f"A duration is seconds or a timedelta, not {value!r:.80}.")
+
         seconds = float(value)
 
     if not -LONGEST <= seconds <= LONGEST:

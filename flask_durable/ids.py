@@ -22,6 +22,14 @@ def new_id() -> str:
     return str(uuid.UUID(int=value))
 
 
+def is_id(text: str) -> bool:
+    """Tell whether this may be an execution's id."""
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
+
+
 def first_id(moment: float) -> str:
     """Give what sorts before the ids made at a time, and after the earlier ones.
 

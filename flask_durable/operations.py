@@ -8,6 +8,8 @@ import typing as t
 
 from .callbacks import complete
 from .callbacks import send
+from .checks import check_mappings
+from .checks import check_page
 from .clock import duration
 from .errors import ControlError
 from .errors import KeyTaken
@@ -58,7 +60,10 @@ class Operations:
         :param before: only those that began before the execution of this id, for the
             next page
         :param limit: how many at most
+        :raises ValueError: if there is no such status, if ``before`` is no id, or if
+            the limit is below 1
         """
+        check_page(status, before, limit)
         found = _state().control.find(status, endpoint, before, limit)
         return [execution_info(execution) for execution in found]
 
@@ -89,6 +94,7 @@ class Operations:
         app = this_app()
         check_secret_key(app)
         state = opened_state(app)
+        check_mappings(values=values, query=query, headers=headers)
         request = make_request(app, endpoint, values, query, json, headers)
         options = request.options
 

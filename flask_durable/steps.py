@@ -11,10 +11,14 @@ import typing as t
 
 import sqlalchemy as sa
 
-from . import clock
 from .callbacks import Callback
+from .checks import check_branches
+from .checks import check_duration
+from .checks import check_every
 from .checks import check_function
 from .checks import check_id
+from .checks import check_mappings
+from .checks import check_until
 from .checks import check_workers
 from .errors import MisplacedStepError
 from .invokes import run_invoke
@@ -163,6 +167,7 @@ class Steps:
         :param return_exceptions: give exceptions in their places instead of
             raising the first
         """
+        check_branches(branches)
         check_workers(max_workers)
         ended = run_branches(get_scope(), branches, max_workers)
         return tuple(results_of(ended, return_exceptions))
@@ -184,6 +189,7 @@ class Steps:
             raising the first
         """
         check_id(id)
+        check_function(id, fn, "map")
         check_workers(max_workers)
         scope = get_scope()
         retry = self._retry or scope.attempt.retry
@@ -206,13 +212,9 @@ class Steps:
 
         :param duration: seconds, or a ``timedelta``
         """
-        try:
-            seconds = clock.duration(duration)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f'Step "{id}" can\'t sleep so long: {error}') from None
-
-        scope = get_scope()
         check_id(id)
+        seconds = check_duration(id, duration, "sleep")
+        scope = get_scope()
         run_sleep(scope, id, lambda: scope.attempt.now() + seconds)
 
     def sleep_until(self, id: str, when: dt.datetime, /) -> None:
@@ -220,18 +222,8 @@ class Steps:
 
         :param when: a ``datetime`` with a time zone
         """
-        if not isinstance(when, dt.datetime):
-            raise TypeError(f'Step "{id}" sleeps until a datetime, not {when!r}.')
-
-        if when.tzinfo is None:
-            raise ValueError(
-                f'Step "{id}" sleeps until a time without a time zone: use'
-                " datetime.now(timezone.utc), say."
-            )
-
-        until = when.timestamp()
-        clock.duration(until - clock.now())
         check_id(id)
+        until = check_until(id, when)
         run_sleep(get_scope(), id, lambda: until)
 
     def wait_for_event(
@@ -281,6 +273,7 @@ class Steps:
             over its limit
         """
         check_id(id)
+        check_mappings(values=values, query=query, headers=headers)
         return run_invoke(get_scope(), id, endpoint, values, query, json, headers)
 
     def callback(self, id: str, /) -> Callback:
@@ -309,12 +302,12 @@ class Steps:
         """
         check_id(id)
         check_function(id, check, "poll")
-        pause = check_timeout(id, every)
+        pause = check_every(id, every)
         seconds = check_timeout(id, timeout)
         scope = get_scope()
         retry = self._retry or scope.attempt.retry
         call = functools.partial(check, *args)
-        return run_poll(scope, id, call, retry, pause or 0.0, seconds)
+        return run_poll(scope, id, call, retry, pause, seconds)
 
     def progress(self, message: str, /, **data: t.Any) -> None:
         """Tell those who watch the execution how it is getting on.
