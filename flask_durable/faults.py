@@ -42,10 +42,16 @@ class Fault:
     step: str
     moment: Moment
     left: int
-    error: Exception | type[Exception] | None = None
+    error: BaseException | type[BaseException] | None = None
     """What the step raises; without it the attempt is killed."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.step, str):
+            raise TypeError(f"A fault is of a step's id, not {self.step!r:.80}.")
+
+        if self.error is not None:
+            _check_error(self.error)
+
         if self.left < 1:
             raise ValueError(f"A fault happens at least once, not {self.left} times.")
 
@@ -133,6 +139,24 @@ class Faults:
             f' process was killed {moment} the call of step "{step}".'
         )
         return attempt.lost
+
+
+def _check_error(error: t.Any) -> None:
+    if isinstance(error, BaseException):
+        return
+
+    if not (isinstance(error, type) and issubclass(error, BaseException)):
+        raise TypeError(
+            f"A step fails with an exception or a class of them, not {error!r:.80}."
+        )
+
+    try:
+        error()
+    except TypeError as problem:
+        raise TypeError(
+            f"{error.__name__} can't be raised without arguments ({problem}): give an"
+            f" exception, as in error={error.__name__}(…)."
+        ) from None
 
 
 def _scope() -> Scope:

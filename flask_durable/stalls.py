@@ -9,8 +9,11 @@ import math
 
 from . import clock
 from .errors import DurableError
+from .errors import NonDeterminismError
 from .faults import Crash
+from .records import class_name
 from .records import Execution
+from .records import Failure
 from .records import StepRecord
 
 TICK = 0.001
@@ -115,3 +118,12 @@ def _advice(step: StepRecord, now: float) -> str:
 
 def _datetime(moment: float | None) -> dt.datetime | None:
     return None if moment is None else dt.datetime.fromtimestamp(moment, dt.UTC)
+
+
+def check_replays(execution: Execution) -> None:
+    """Raise what a replay that differed made of an execution."""
+    if execution.error is not None and execution.status == "failed":
+        failure = Failure.decode(execution.error)
+
+        if failure.type == class_name(NonDeterminismError):
+            raise NonDeterminismError(failure.message)

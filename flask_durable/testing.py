@@ -15,15 +15,14 @@ from werkzeug.test import TestResponse
 from . import clock
 from .driving import Driver
 from .driving import MAX_REPLAYS
-from .errors import NonDeterminismError
 from .faults import Crash
 from .faults import Fault
 from .faults import Faults
 from .faults import InjectedError
-from .records import class_name
+from .infos import ExecutionInfo
 from .records import Execution
-from .records import Failure
 from .recovery import release
+from .stalls import check_replays
 from .stalls import Crashed
 from .stalls import KitError
 from .stalls import StillWaiting
@@ -50,7 +49,8 @@ MAX_REJECTIONS = 20
 MAX_STOPS = 100
 """Due times at which one turn of the clock stops."""
 
-Answer = TestResponse | Crashed
+Answer = TestResponse | Crashed | ExecutionInfo | str
+"""What names an execution: an answer of it, or its id."""
 
 
 class DurableClient(FlaskClient):
@@ -100,8 +100,9 @@ class DurableClient(FlaskClient):
 
         Retries don't wait: the clock is turned to them.
 
-        :param answer: any answer of the execution, or the :exc:`Crashed` of its
-            request
+        :param answer: any answer of the execution, the :exc:`Crashed` of its request,
+            or its id, as ``durable.start`` gives it
+        :raises ExecutionNotFound: if there is none with this id
         :raises StillWaiting: if it waits for something that is not due
         :raises NonDeterminismError: if it failed because a replay differed
         """
@@ -110,7 +111,7 @@ class DurableClient(FlaskClient):
         with self._probing() as state:
             execution = self._run(state, execution_id)
 
-        _check_replays(execution)
+        check_replays(execution)
         return self.get(f"{url}/response")
 
     def advance(self, duration: float | dt.timedelta) -> None:
@@ -141,7 +142,10 @@ class DurableClient(FlaskClient):
             self._replay_due(state)
 
     def status(self, answer: Answer) -> dict[str, t.Any]:
-        """Give the status document of the execution behind an answer."""
+        """Give the status document of an execution.
+
+        :param answer: as for :meth:`run_until_complete`
+        """
         response = self.get(self._behind(answer)[1])
         return t.cast("dict[str, t.Any]", response.get_json())
 
@@ -149,7 +153,7 @@ class DurableClient(FlaskClient):
         self,
         step: str,
         times: int = 1,
-        error: Exception | type[Exception] | None = None,
+        error: BaseException | type[BaseException] | None = None,
     ) -> None:
         """Have the next tries of a step fail before its function is called.
 
@@ -157,7 +161,9 @@ class DurableClient(FlaskClient):
         :param times: how many tries
         :param error: what they raise, else :exc:`InjectedError`
         """
-        error = error or InjectedError(f'step "{step}" fails, as the test wants it')
+        if error is None:
+            error = InjectedError(f'step "{step}" fails, as the test wants it')
+
         self._faults.planned.append(Fault(step, "before", times, error))
 
     def crash_before(self, step: str, times: int = 1) -> None:
@@ -190,11 +196,11 @@ class DurableClient(FlaskClient):
     def _crashed(self, crash: Crash, response: TestResponse | None) -> Crashed:
         link = None if response is None else _status_link(response)
 
-        if link is None:
-            with self.application.test_request_context():
-                link = status_url(crash.execution_id)
+        return Crashed(crash, link or self._link(crash.execution_id))
 
-        return Crashed(crash, link)
+    def _link(self, execution_id: str) -> str:
+        with self.application.test_request_context():
+            return status_url(execution_id)
 
     def _run(self, state: State, execution_id: str) -> Execution:
         for _ in range(MAX_REPLAYS):
@@ -265,6 +271,19 @@ class DurableClient(FlaskClient):
         if isinstance(answer, Crashed):
             return answer.execution_id, answer.status_url
 
+        if isinstance(answer, ExecutionInfo):
+            answer = answer.id
+
+        if isinstance(answer, str):
+            found = opened_state(self.application).store.execution(answer)
+            return found.id, self._link(found.id)
+
+        if not isinstance(answer, TestResponse):
+            raise KitError(
+                "Give an answer of the execution, or its id, as durable.start gives it,"
+                f" not {answer!r:.80}."
+            )
+
         for response in (answer, *reversed(answer.history)):
             execution_id = response.headers.get("Durable-Execution")
             link = _status_link(response)
@@ -324,12 +343,3 @@ def _endless(execution_id: str | None) -> KitError:
         f"{which} did not come to an end in {MAX_REPLAYS} replays: the view must ask"
         " for the same step ids in each attempt."
     )
-
-
-def _check_replays(execution: Execution) -> None:
-    """Raise what a replay that differed made of an execution."""
-    if execution.error is not None and execution.status == "failed":
-        failure = Failure.decode(execution.error)
-
-        if failure.type == class_name(NonDeterminismError):
-            raise NonDeterminismError(failure.message)

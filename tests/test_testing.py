@@ -23,6 +23,7 @@ from flask.testing import FlaskClient
 
 from flask_durable import current_execution
 from flask_durable import current_step
+from flask_durable import ExecutionNotFound
 from flask_durable import FlaskDurable
 from flask_durable import NonDeterminismError
 from flask_durable import NonRetryableError
@@ -334,6 +335,48 @@ def test_other_answers_have_no_execution(kit: DurableClient) -> None:
         kit.run_until_complete(kit.get("/nowhere"))
 
 
+@pytest.mark.parametrize("as_info", [False, True])
+def test_an_execution_may_be_given_by_its_id(
+    kit: DurableClient,
+    app: Flask,
+    durable: FlaskDurable,
+    view: View,
+    as_info: bool,
+) -> None:
+    """As that of one that no client began."""
+    view(lambda: [nap()])
+
+    with app.app_context():
+        begun = durable.start("work")
+        given = durable.get(begun) if as_info else begun
+
+    assert kit.status(given)["status"] == "pending"
+
+    with pytest.raises(StillWaiting, match='"nap" sleeps until'):
+        kit.run_until_complete(given)
+
+    kit.advance(60)
+    assert kit.run_until_complete(given).json == ["slept"]
+    assert kit.status(given)["id"] == begun
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ("0197", ExecutionNotFound, "no execution 0197"),
+        (None, KitError, "answer of the execution, or its id, .* not None"),
+        (5, KitError, "answer of the execution, or its id, .* not 5"),
+    ],
+)
+def test_what_is_no_execution_is_refused(
+    kit: DurableClient, given: t.Any, error: type[Exception], message: str
+) -> None:
+    """With what would be one."""
+    for ask in (kit.status, kit.run_until_complete):
+        with pytest.raises(error, match=message):
+            ask(given)
+
+
 def test_a_redirect_that_was_followed(kit: DurableClient, view: View) -> None:
     """The answer before it names the execution."""
     view(lambda: [nap()], pending="redirect")
@@ -536,6 +579,29 @@ def test_a_fault_happens_at_least_once(kit: DurableClient) -> None:
     """None would be a mistake."""
     with pytest.raises(ValueError, match="at least once, not 0 times"):
         kit.fail_step("pay", times=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "message"),
+    [
+        ("pay", {"error": "boom"}, "with an exception or a class of them, not 'boom'"),
+        ("pay", {"error": int}, "with an exception or a class of them, not <class"),
+        (
+            "pay",
+            {"error": StepError},
+            r"StepError can't be raised without arguments \(.*error=StepError",
+        ),
+        (5, {}, "a step's id, not 5"),
+    ],
+)
+def test_a_fault_that_can_not_be_is_refused(
+    kit: DurableClient, given: t.Any, options: t.Any, message: str
+) -> None:
+    """Where it is planned."""
+    with pytest.raises(TypeError, match=message):
+        kit.fail_step(given, **options)
+
+    assert kit.planned_faults == []
 
 
 # Attempts that are killed
