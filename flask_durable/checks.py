@@ -8,7 +8,10 @@ import pathlib
 import sys
 import typing as t
 
+import sqlalchemy as sa
+
 from . import clock
+from .config import check_database
 from .ids import is_id
 from .records import ExecutionStatus
 
@@ -159,3 +162,41 @@ def check_page(status: t.Any, before: t.Any, limit: t.Any) -> None:
 
     if not isinstance(limit, int) or limit < 1:
         raise ValueError(f"limit is a whole number of at least 1, not {limit!r:.80}.")
+
+
+def check_view(view: t.Any) -> None:
+    """Make sure that a view is one that can be made durable."""
+    if isinstance(view, type):
+        raise TypeError(
+            f"@durable.endpoint takes a function, not the class {view.__name__}: put it"
+            " over its methods, or into its list of decorators."
+        )
+
+    if not callable(view):
+        raise TypeError(
+            "@durable.endpoint takes a view, and its options by their names, as in"
+            f' @durable.endpoint(idempotency="required"), not {view!r:.80}.'
+        )
+
+
+def check_hook(name: str, function: t.Any) -> None:
+    """Make sure that a function is registered."""
+    if not callable(function):
+        raise TypeError(f"{name} takes a function, not {function!r:.80}.")
+
+
+def check_engine(engine: t.Any, given: str) -> None:
+    """Make sure that an engine is one in whose database a journal can live.
+
+    :param given: says in a message where it is from
+    :raises ConfigError: if it can't
+    """
+    if not isinstance(engine, sa.Engine):
+        # Its text may be a URL with a password.
+        raise TypeError(
+            "engine is an SQLAlchemy Engine, or a function that gives one:"
+            f" {given} is a {type(engine).__name__}. For a URL there is"
+            " DURABLE_DATABASE_URL."
+        )
+
+    check_database(engine.url, "engine")

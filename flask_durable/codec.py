@@ -135,6 +135,15 @@ class Codec:
         :raises TypeError: if it needs functions, or has one without the other
         :raises ValueError: if another type has this name
         """
+        if not isinstance(cls, type):
+            raise TypeError(f"register_type takes a class, not {cls!r:.80}.")
+
+        if cls in _PLAIN or cls in (dict, list):
+            raise ValueError(
+                f"{cls.__name__} is a type of JSON's own, which is stored as it is:"
+                " register a class of yours."
+            )
+
         name = f"!{cls.__qualname__}"
         other = self._by_name.get(name)
 
@@ -262,7 +271,7 @@ class Codec:
 
 
 def _functions(cls: type, encode: t.Any, decode: t.Any) -> tuple[t.Any, t.Any]:
-    if encode is not None and decode is not None:
+    if callable(encode) and callable(decode):
         return encode, decode
 
     if encode is None and decode is None:

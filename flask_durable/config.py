@@ -164,16 +164,17 @@ def _database_url(key: str, value: t.Any) -> str:
     return url.render_as_string(hide_password=False)
 
 
-def check_database(url: sa.URL) -> None:
+def check_database(url: sa.URL, setting: str = "DURABLE_DATABASE_URL") -> None:
     """Make sure that a journal can live behind a URL.
 
+    :param setting: where it is from
     :raises ConfigError: if it can't
     """
     backend = url.get_backend_name()
 
     if backend not in {"sqlite", "postgresql"}:
         raise ConfigError(
-            f"The journal can't live in {backend!r}: DURABLE_DATABASE_URL takes"
+            f"The journal can't live in {backend!r}: {setting} takes"
             " SQLite (sqlite:///…) and PostgreSQL (postgresql+psycopg://…)."
         )
 
@@ -187,7 +188,7 @@ def check_database(url: sa.URL) -> None:
         url.get_dialect().import_dbapi()
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"DURABLE_DATABASE_URL needs {error.name}, which is not installed:"
+            f"{setting} needs {error.name}, which is not installed:"
             " pip install 'Flask-Durable[postgres]'."
         ) from None
 
@@ -196,7 +197,7 @@ def check_database(url: sa.URL) -> None:
 
     if backend == "sqlite" and (in_memory or url.query.get("mode") == "memory"):
         raise ConfigError(
-            "DURABLE_DATABASE_URL names a SQLite database in memory, which dies"
+            f"{setting} names a SQLite database in memory, which dies"
             " with its connection: name a file, as in sqlite:////var/lib/app.db."
         )
 
@@ -287,6 +288,11 @@ def _queue(key: str, value: t.Any) -> str:
 def _url_prefix(key: str, value: t.Any) -> str:
     if not isinstance(value, str) or not value.startswith("/") or not value.strip("/"):
         raise _wrong(key, value, 'a path that begins with "/", such as "/durable"')
+
+    # Those of rules and of the other parts of URLs.
+    if found := re.search(r"[<>?#%\\|\s]", value):
+        wanted = f'a path as it stands in a URL, without "{found[0]}"'
+        raise _wrong(key, value, wanted)
 
     return value.rstrip("/")
 

@@ -23,6 +23,9 @@ from .arrival import arrive
 from .arrival import install_entry
 from .call import Call
 from .call import KEY
+from .checks import check_engine
+from .checks import check_hook
+from .checks import check_view
 from .cli import durable_cli
 from .config import Config
 from .database import Database
@@ -59,6 +62,9 @@ class FlaskDurable(Operations):
     """
 
     def __init__(self, app: Flask | None = None, *, engine: Engine | None = None):
+        if engine is not None and not callable(engine):
+            check_engine(engine, "this")
+
         self._engine = engine
         self._hooks = Hooks()
 
@@ -137,6 +143,8 @@ class FlaskDurable(Operations):
         )
 
         def decorate(view: F) -> F:
+            check_view(view)
+
             @functools.wraps(view)
             def durable_view(*args: t.Any, **kwargs: t.Any) -> t.Any:
                 return serve(chosen, view, args, kwargs)
@@ -152,6 +160,7 @@ class FlaskDurable(Operations):
         Its value (JSON) is stored with the execution; a replay's hooks read it
         from ``durable_replay().identity``.
         """
+        check_hook("@durable.identity", function)
         self._hooks.identity = function
         return function
 
@@ -161,6 +170,7 @@ class FlaskDurable(Operations):
         It is given the request, and returns true or false, or a
         :class:`ConsoleAccess`; whoever may not see it is answered 404.
         """
+        check_hook("@durable.console_auth", function)
         self._hooks.console_auth = function
         return function
 
@@ -178,8 +188,9 @@ class FlaskDurable(Operations):
         :param encode: gives what stands for an object, a value that steps may
             return; dataclasses and Enums need none
         :param decode: makes the object from that again
-        :raises TypeError: if the class needs functions
-        :raises ValueError: if another class of this name is registered
+        :raises TypeError: if it is no class, or one that needs functions
+        :raises ValueError: if another class of this name is registered, or if it is one
+            of JSON's own, which are stored as they are
         """
         self._hooks.codec.register(cls, encode, decode)
 
@@ -261,6 +272,8 @@ def _connect(app: Flask) -> tuple[Database, Database]:
     if not isinstance(engine, sa.Engine):
         with app.app_context():
             engine = engine()
+
+        check_engine(engine, "what this one gave")
 
     return Database.beside(engine), Database.beside(engine)
 

@@ -43,7 +43,7 @@ class Options:
     def __post_init__(self) -> None:
         check_retry(self.retry)
 
-        if self.deadline is not None and duration(self.deadline) <= 0:
+        if self.deadline is not None and _seconds(self.deadline) <= 0:
             raise ValueError("deadline must be a time after the start.")
 
         if self.on_failure is not None and not callable(self.on_failure):
@@ -62,8 +62,20 @@ class Options:
                 f'pending is "accepted" or "redirect", not {self.pending!r}.'
             )
 
-        if self.max_request_bytes is not None and self.max_request_bytes < 1:
+        limit = self.max_request_bytes
+
+        if limit is not None and not isinstance(limit, int):
+            raise TypeError(f"max_request_bytes is a whole number, not {limit!r:.80}.")
+
+        if limit is not None and limit < 1:
             raise ValueError("max_request_bytes must be at least 1.")
+
+
+def _seconds(deadline: float | dt.timedelta) -> float:
+    try:
+        return duration(deadline)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"deadline is no time to take: {error}") from None
 
 
 def options_of(app: Flask, endpoint: str, method: str) -> Options | None:

@@ -118,6 +118,8 @@ def test_a_time_is_seconds_or_a_timedelta(key: str, value: t.Any) -> None:
         ("URL_PREFIX", "/", 'a path that begins with "/"'),
         ("URL_PREFIX", "//", 'a path that begins with "/"'),
         ("URL_PREFIX", 5, 'a path that begins with "/"'),
+        *[("URL_PREFIX", f"/d{c}", f'in a URL, without "{c}"') for c in "<>#% "],
+        ("URL_PREFIX", "/d?x", 'a path as it stands in a URL, without "[?]"'),
         *[("REDIS_URL", v, "must be a Redis URL, such as redis://") for v in NO_REDIS],
         *[("QUEUE", v, 'a name of letters, digits, "_", ".",') for v in NO_QUEUE],
         *[("REPLAY_URL", v, "must be the address of a server") for v in NO_SERVER],

@@ -11,7 +11,9 @@ import pytest
 import sqlalchemy as sa
 from flask import current_app
 from flask import Flask
+from flask.views import MethodView
 
+from flask_durable import ConfigError
 from flask_durable import FlaskDurable
 from flask_durable import Retry
 from flask_durable import step
@@ -61,7 +63,8 @@ def replay_threads() -> int:
         ({"retry": Retry}, TypeError, "retry must be a Retry"),
         ({"max_request_bytes": 0}, ValueError, "max_request_bytes must be at least 1"),
         ({"max_request_bytes": -1}, ValueError, "max_request_bytes must be at least"),
-        ({"max_request_bytes": "9"}, TypeError, "max_request_bytes|not supported"),
+        ({"max_request_bytes": "9"}, TypeError, "max_request_bytes is a whole .* '9'"),
+        ({"deadline": "9"}, TypeError, "deadline .* seconds or a timedelta, not '9'"),
         ({"retries": 3}, TypeError, "retries"),
     ],
 )
@@ -77,6 +80,69 @@ def test_options_are_no_positions() -> None:
     """The view is the only one."""
     with pytest.raises(TypeError, match="positional argument"):
         t.cast(t.Any, FlaskDurable().endpoint)(str, Retry(3))
+
+
+@pytest.mark.parametrize(
+    ("view", "message"),
+    [
+        (MethodView, "not the class MethodView: put it over its methods, or into its"),
+        (5, "by their names, as in @durable.endpoint.*, not 5"),
+        ("required", "idempotency=\"required\".*, not 'required'"),
+    ],
+)
+def test_what_is_no_view_is_refused(view: t.Any, message: str) -> None:
+    """Where it is decorated, with options and without."""
+    durable = FlaskDurable()
+
+    for decorate in (durable.endpoint, durable.endpoint(pending="accepted")):
+        with pytest.raises(TypeError, match=message):
+            decorate(view)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda d: d.identity(None), TypeError, "@durable.identity takes a function"),
+        (lambda d: d.console_auth(5), TypeError, "console_auth takes .* not 5"),
+        (lambda d: d.register_type(5), TypeError, "register_type takes a class, not 5"),
+        (
+            lambda d: d.register_type(int, str, int),
+            ValueError,
+            "int is a type of JSON's own",
+        ),
+        (lambda d: d.register_type(Flask, 5, 5), TypeError, "Flask needs two func"),
+    ],
+)
+def test_what_can_not_be_registered_is_refused(
+    call: t.Any, error: type[Exception], message: str
+) -> None:
+    """At the call."""
+    with pytest.raises(error, match=message):
+        call(FlaskDurable())
+
+
+MEMORY = sa.create_engine("sqlite://")
+
+
+@pytest.mark.parametrize(
+    ("engine", "error", "message"),
+    [
+        ("sqlite:///pass.db", TypeError, "function that gives one: this is a str"),
+        (lambda: None, TypeError, "what this one gave is a NoneType"),
+        (MEMORY, ConfigError, "engine names a SQLite database in memory"),
+        (lambda: MEMORY, ConfigError, "engine names a SQLite database in memory"),
+    ],
+)
+def test_what_is_no_engine_is_refused(
+    make_app: MakeApp, engine: t.Any, error: type[Exception], message: str
+) -> None:
+    """By the name of the argument, and without a password."""
+    with pytest.raises(error, match=message) as caught:
+        app = make_app()
+        FlaskDurable(app, engine=engine)
+        opened_state(app)
+
+    assert "pass" not in str(caught.value)
 
 
 def test_an_endpoint_may_be_called_without_options() -> None:
