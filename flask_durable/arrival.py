@@ -15,7 +15,6 @@ from .capture import capture_request
 from .capture import ENTRY_KEY
 from .capture import ORIGIN_KEYS
 from .capture import PATH_KEYS
-from .codec import Undecodable
 from .errors import ExecutionNotFound
 from .errors import JournalUnavailable
 from .errors import StoredValueError
@@ -32,6 +31,7 @@ from .signing import Ticket
 from .state import get_state
 from .state import State
 from .state import this_request
+from .unstorable import Undecodable
 
 logger = logging.getLogger(__name__)
 

@@ -18,68 +18,8 @@ import uuid
 
 from werkzeug.exceptions import HTTPException
 
-
-class Unencodable(TypeError):
-    """A value has no encoding.
-
-    :param value: the value, or one inside it
-    """
-
-    def __init__(self, value: t.Any) -> None:
-        self.name = type(value).__name__
-        self.is_enum = isinstance(value, enum.Enum)
-        self.inside: str | None = None
-        super().__init__(f"{self.name} has no encoding")
-
-    @property
-    def what(self) -> str:
-        """Name the value, and what it is in."""
-        if self.inside is None:
-            return _a(self.name)
-
-        return f"{_a(self.inside)} with {_a(self.name)} in it"
-
-    @property
-    def advice(self) -> str:
-        """Say what a function did, and what it should do instead."""
-        instead = f"return {self.name.lower()}.id"
-
-        if self.inside is not None:
-            instead = "return its id"
-
-        if self.is_enum:
-            return (
-                f"returned {self.what}. It ran, but can't be stored: return its .value."
-            )
-
-        return (
-            f"returned {self.what}. It ran, but its result can't be stored:"
-            f" {instead} and load it in the view."
-        )
-
-
-class Undecodable(ValueError):
-    """A value that is stored can't be made again.
-
-    :param name: of its type
-    :param error: what the type's function raised; else it is not registered
-    """
-
-    def __init__(self, name: str, error: Exception | None = None) -> None:
-        if error is None:
-            why = (
-                f"is not registered: keep durable.register_type({name}) as long as the"
-                " journal has values of it."
-            )
-        else:
-            why = f"can't be made again: {type(error).__name__}: {error}"
-
-        super().__init__(f"a value of the type {name}, which {why}")
-
-
-def _a(name: str) -> str:
-    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
-
+from .unstorable import Undecodable
+from .unstorable import Unencodable
 
 _TAGGED = b'{"!'
 """How a tagged value begins; a text may have it, too."""

@@ -7,7 +7,6 @@ import typing as t
 from werkzeug.exceptions import HTTPException
 
 from .attempt import Attempt
-from .codec import Undecodable
 from .errors import StepError
 from .errors import StepInterruptedError
 from .errors import StepOutputError
@@ -18,6 +17,7 @@ from .records import class_name
 from .records import Failure
 from .records import StepRecord
 from .scope import Scope
+from .unstorable import Undecodable
 
 OUTPUT_ERROR = class_name(StepOutputError)
 TIMEOUT_ERROR = class_name(WaitTimeoutError)

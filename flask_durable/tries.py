@@ -10,8 +10,6 @@ from werkzeug.exceptions import HTTPException
 
 from . import clock
 from .awaiting import resolve
-from .codec import Undecodable
-from .codec import Unencodable
 from .errors import MISUSE
 from .errors import StepError
 from .errors import StepInterruptedError
@@ -29,6 +27,8 @@ from .scope import running_step
 from .scope import RunningStep
 from .scope import Scope
 from .tracing import traced
+from .unstorable import Undecodable
+from .unstorable import Unencodable
 
 logger = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from werkzeug.datastructures import MultiDict
 
 from flask_durable.codec import Codec
-from flask_durable.codec import Undecodable
-from flask_durable.codec import Unencodable
+from flask_durable.unstorable import Undecodable
+from flask_durable.unstorable import Unencodable
 
 CET = dt.timezone(dt.timedelta(hours=1, minutes=30))
 
@@ -329,6 +329,13 @@ class Point(t.NamedTuple):
     x: int
 
 
+class Pair(t.NamedTuple):
+    """A named tuple."""
+
+    one: int
+    other: int
+
+
 @dataclasses.dataclass
 class Seat:
     """A dataclass."""
@@ -373,12 +380,13 @@ def test_what_would_not_come_back_the_same_is_refused(value: t.Any) -> None:
         ),
         (
             Seat(1),
-            "returned a Seat. It ran, but its result can't be stored:"
-            " return seat.id and load it in the view.",
+            "returned a Seat. It ran, but its result can't be stored: return seat.id"
+            " and load it in the view, or call durable.register_type(Seat).",
         ),
         (
             Colour.RED,
-            "returned a Colour. It ran, but can't be stored: return its .value.",
+            "returned a Colour. It ran, but can't be stored: return its .value, or call"
+            " durable.register_type(Colour).",
         ),
         (
             [Invoice()],
@@ -388,12 +396,18 @@ def test_what_would_not_come_back_the_same_is_refused(value: t.Any) -> None:
         (
             {"a": [{1: (Seat(1),)}]},
             "returned a dict with a Seat in it. It ran, but its result can't be"
-            " stored: return its id and load it in the view.",
+            " stored: return its id and load it in the view, or call"
+            " durable.register_type(Seat).",
         ),
         (
-            collections.OrderedDict(a=Seat(1)),
-            "returned an OrderedDict with a Seat in it. It ran, but its result can't"
-            " be stored: return its id and load it in the view.",
+            collections.OrderedDict(a=Invoice()),
+            "returned an OrderedDict with an Invoice in it. It ran, but its result"
+            " can't be stored: return its id and load it in the view.",
+        ),
+        (
+            [range(3)],
+            "returned a list with a range in it. It ran, but its result can't be"
+            " stored: put in a list instead.",
         ),
     ],
 )
@@ -403,6 +417,31 @@ def test_the_advice_says_what_to_return_instead(value: t.Any, advice: str) -> No
         Codec().encode(value)
 
     assert caught.value.advice == advice
+
+
+@pytest.mark.parametrize(
+    ("value", "stand_in"),
+    [
+        ((n for n in "ab"), "a list"),
+        (map(int, "12"), "a list"),
+        ({}.keys(), "a list"),
+        (range(3), "a list"),
+        (collections.deque(), "a list"),
+        (Pair(1, 2), "a tuple"),
+        (bytearray(b"x"), "bytes"),
+        (1j, "text"),
+        (KeyError("x"), "text"),
+        (object(), "text"),
+    ],
+)
+def test_the_advice_speaks_of_ids_where_there_may_be_one(
+    value: t.Any, stand_in: str
+) -> None:
+    """For others it says what has the same in it."""
+    with pytest.raises(Unencodable) as caught:
+        Codec().encode(value)
+
+    assert caught.value.advice.endswith(f"can't be stored: return {stand_in} instead.")
 
 
 def test_a_registered_type_is_encoded_wherever_it_stands() -> None:

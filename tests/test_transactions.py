@@ -212,8 +212,10 @@ def test_a_function_may_not_end_the_transaction(
     assert book.texts() == []
 
 
-def test_a_result_that_cannot_be_stored_is_rolled_back(book: Book, view: View) -> None:
-    """Other than step.run, nothing has happened then."""
+def test_a_result_that_cannot_be_stored_is_rolled_back(
+    book: Book, view: View, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Other than step.run, nothing has happened then; the log says whose it was."""
 
     def bad(connection: sa.Connection) -> object:
         write(connection, "hello")
@@ -227,7 +229,9 @@ def test_a_result_that_cannot_be_stored_is_rolled_back(book: Book, view: View) -
 
         return "kept"
 
-    assert "can't be stored" in view(work).post("/work").text
+    answer = view(work).post("/work")
+    assert "can't be stored" in answer.text
+    assert f"Execution {answer.headers['Durable-Execution']}: Step" in caplog.text
     assert book.texts() == []
 
 
