@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import inspect
 import pathlib
 import re
 
@@ -94,6 +95,14 @@ def test_public_names_are_documented() -> None:
     text = page("api.rst")
     names = flask_durable.__all__
     assert [n for n in names if not re.search(rf"\b{n}\b", text)] == []
+
+
+def test_options_of_endpoints_are_documented() -> None:
+    """The API page, which has them by hand, has every one."""
+    text = page("api.rst")
+    options = list(inspect.signature(FlaskDurable.endpoint).parameters)[2:]
+    known = [n for n in options if f" {n}=" in text and f":param {n}:" in text]
+    assert known == options
 
 
 def test_settings_are_documented() -> None:
