@@ -36,11 +36,18 @@ class ThreadDispatcher:
         self._idle = threading.Condition(self._lock)
 
     def start(self) -> None:
-        """Start the threads."""
-        for number in range(self._threads):
-            start_thread(self._work, f"flask_durable.replay-{number}")
+        """Start the threads.
 
-        start_thread(self._sweeper.run, "flask_durable.sweeper")
+        :raises RuntimeError: if the process can't have so many now; then it has none
+        """
+        try:
+            for number in range(self._threads):
+                start_thread(self._work, f"flask_durable.replay-{number}")
+
+            start_thread(self._sweeper.run, "flask_durable.sweeper")
+        except RuntimeError:
+            self._dismiss()
+            raise
 
     def free(self) -> int:
         """Tell how many threads have nothing to do."""
@@ -70,6 +77,10 @@ class ThreadDispatcher:
             while self._in_hand and (left := deadline - clock.boottime()) > 0:
                 self._idle.wait(left)
 
+        self._dismiss()
+
+    def _dismiss(self) -> None:
+        """Have the threads end that replay."""
         for _ in range(self._threads):
             self._queue.put(None)
 

@@ -7,6 +7,7 @@ import collections.abc as cabc
 import contextlib
 import datetime as dt
 import functools
+import logging
 import os
 import pathlib
 import shutil
@@ -38,6 +39,8 @@ from .options import Idempotency
 from .options import MARK
 from .options import OnFailure
 from .options import Options
+from .options import options_of
+from .problems import Problem
 from .retry import Retry
 from .state import get_state
 from .state import Hooks
@@ -48,6 +51,11 @@ from .web import make_blueprint
 
 F = t.TypeVar("F", bound=cabc.Callable[..., t.Any])
 Engine = sa.Engine | cabc.Callable[[], sa.Engine]
+
+NO_THREADS = "The server can't start threads now, so nothing was begun: try later."
+"""What clients are told; an execution might be left half done, or lose its lease."""
+
+logger = logging.getLogger(__name__)
 
 _engines: weakref.WeakKeyDictionary[Flask, Engine | None] = weakref.WeakKeyDictionary()
 """The durable apps of this process, and the engines that they were given."""
@@ -245,9 +253,24 @@ def _on_request(endpoint: str | None, values: dict[str, t.Any] | None) -> None:
     install_entry(app)
 
     if state.dispatcher is None and not app.testing:
-        _start(app)
+        _start_for_request(app)
 
     arrive(app)
+
+
+def _start_for_request(app: Flask) -> None:
+    """Start the threads; without them no execution may begin, and all else may.
+
+    :raises Problem: 503 if a durable view can't have them
+    """
+    try:
+        _start(app)
+    except RuntimeError as error:
+        # Each request tries again.
+        logger.error("No execution can be replayed: %s.", error)
+
+        if options_of(app, request.endpoint or "", request.method) is not None:
+            raise Problem(503, NO_THREADS, {"Retry-After": "5"}) from error
 
 
 def _on_teardown(error: BaseException | None) -> None:

@@ -20,6 +20,7 @@ from .recovery import release
 from .store import OUTAGE_PATIENCE
 from .store import Store
 from .threads import Bell
+from .threads import native_lock
 from .threads import start_native_thread
 from .upkeep import Upkeep
 
@@ -88,6 +89,7 @@ class Heartbeat:
         """What to hand back, and whether that counts as a crash."""
         self._bell = Bell()
         self._ended = Bell()
+        self._starting = native_lock()
         self._running = False
         self._resting = True
         """Whether it looks at nothing before somebody rings."""
@@ -111,10 +113,23 @@ class Heartbeat:
         if self._resting:
             self._wake()
 
+    def start(self) -> None:
+        """Start the thread, unless it runs.
+
+        :raises RuntimeError: if the process can't have another one now
+        """
+        with self._starting:
+            if self._threaded and not self._running and not self._stopped:
+                start_native_thread(self._run, "flask_durable.heartbeat")
+                self._running = True
+
     def _wake(self) -> None:
-        if self._threaded and not self._running:
-            self._running = True
-            start_native_thread(self._run, "flask_durable.heartbeat")
+        if not self._running:
+            try:
+                self.start()
+            except RuntimeError as error:
+                # What calls us must end well; whatever comes next tries again.
+                logger.error("No leases are renewed: %s.", error)
 
         self._bell.ring()
 

@@ -155,10 +155,14 @@ class State:
             atexit.register(_stop_at_exit, weakref.ref(self), os.getpid())
 
     def start(self, make: cabc.Callable[[], Dispatcher]) -> None:
-        """Start the dispatcher, unless it runs."""
+        """Start the dispatcher and the heartbeat, unless they run.
+
+        :raises RuntimeError: if the process can't have their threads now
+        """
         if self.dispatcher is None and not self._closed:
             with self._lock:
                 if self.dispatcher is None:
+                    self.heartbeat.start()
                     dispatcher = make()
                     dispatcher.start()
                     self.dispatcher = dispatcher

@@ -172,6 +172,36 @@ def test_a_stop_without_work_ends_at_once(dispatcher: ThreadDispatcher) -> None:
     assert "flask_durable.sweeper" not in names()
 
 
+@pytest.mark.parametrize("budget", [0, 1, 2])
+def test_a_start_for_which_threads_are_missing_leaves_none(
+    app: Flask,
+    durable: FlaskDurable,
+    monkeypatch: pytest.MonkeyPatch,
+    budget: int,
+) -> None:
+    """Else each request that tries again would leave some more."""
+    started: list[threading.Thread] = []
+
+    def start(target: cabc.Callable[[], None], name: str) -> None:
+        if len(started) == budget:
+            raise RuntimeError("can't start new thread")
+
+        started.append(threading.Thread(target=target, name=name, daemon=True))
+        started[-1].start()
+
+    app.config["DURABLE_REPLAY_THREADS"] = 2
+    opened_state(app)
+    monkeypatch.setattr(module, "start_thread", start)
+
+    with pytest.raises(RuntimeError, match="start new thread"):
+        ThreadDispatcher(app).start()
+
+    for thread in started:
+        thread.join(10)
+
+    assert not any(thread.is_alive() for thread in started)
+
+
 def names() -> list[str]:
     """Name the threads that run."""
     return [one.name for one in threading.enumerate()]

@@ -197,6 +197,42 @@ def test_threads_start_with_the_first_request(make_app: MakeApp) -> None:
     assert replay_threads() - before == 4
 
 
+def test_a_process_without_threads_begins_nothing(
+    make_app: MakeApp,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Other views are served, and the next request tries again."""
+    app = make_app(TESTING=False)
+    durable = FlaskDurable(app)
+    app.add_url_rule("/", view_func=lambda: "plain")
+    work = durable.endpoint(lambda: "done")
+    app.add_url_rule("/work", "work", work, methods=["POST"])
+    client = app.test_client()
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flask_durable.dispatch_thread.start_thread", no_thread)
+        assert client.get("/").text == "plain"
+        assert "No execution can be replayed: can't start new thread" in caplog.text
+        answer = client.post("/work")
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+        assert answer.json and "can't start threads" in answer.json["detail"]
+
+    assert client.post("/work").text == "done"
+    assert [one.attempt for one in executions(app, durable)] == [1]
+
+
+def executions(app: Flask, durable: FlaskDurable) -> list[t.Any]:
+    """List an app's executions."""
+    with app.app_context():
+        return list(durable.executions())
+
+
+def no_thread(target: object, name: str) -> t.NoReturn:
+    """Be at the limit of threads."""
+    raise RuntimeError("can't start new thread")
+
+
 def test_all_dispatchers_of_a_process_are_started(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections.abc as cabc
 import threading
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
@@ -25,6 +26,7 @@ from flask_durable.records import StepRecord
 from flask_durable.store import OUTAGE_PATIENCE
 from flask_durable.store import Store
 from flask_durable.tables import executions
+from flask_durable.threads import start_native_thread
 from flask_durable.upkeep import Upkeep
 
 from .processes import wait_until
@@ -561,6 +563,82 @@ def test_the_thread_goes_on_after_errors(
         assert ticks.acquire(timeout=10)
 
     assert caplog.text.count("The heartbeat failed and goes on") == 1
+
+
+def no_thread(target: object, name: str) -> t.NoReturn:
+    """Be at the limit of threads."""
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_thread_that_can_not_start_is_started_with_the_next_lease(
+    threaded: Heartbeat,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """And renews the earlier leases, too."""
+    first = threaded.lease(new_id(), 1, clock.boottime())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "start_native_thread", no_thread)
+        threaded.hold(first)
+        assert "No leases are renewed: can't start new thread" in caplog.text
+
+        with pytest.raises(RuntimeError, match="start new thread"):
+            threaded.start()
+
+    ticked = threading.Event()
+    monkeypatch.setattr(threaded, "tick", ticked.set)
+    threaded.hold(threaded.lease(new_id(), 1, clock.boottime()))
+    assert ticked.wait(10)
+
+
+def test_what_is_abandoned_without_a_thread_is_handed_back_later(
+    threaded: Heartbeat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error that ends the attempt is not replaced."""
+    execution_id = new_id()
+    request = RequestRecord(b"{}", None, b"", "digest")
+    threaded._store.begin(execution_id, "view", current_owner(), 9.0, request, None)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "start_native_thread", no_thread)
+        threaded.abandon(threaded.lease(execution_id, 1, clock.boottime()))
+
+    threaded.start()
+    wait_until(lambda: threaded._store.execution(execution_id).status == "suspended")
+
+
+def test_a_stop_waits_for_no_thread_that_never_ran(
+    threaded: Heartbeat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None could be started."""
+    monkeypatch.setattr(module, "start_native_thread", no_thread)
+    threaded.hold(threaded.lease(new_id(), 1, clock.boottime()))
+    monkeypatch.setattr(threaded._ended, "wait", lambda seconds: pytest.fail("waits"))
+    threaded.stop()
+
+
+def test_threads_that_start_it_at_once_start_one(
+    threaded: Heartbeat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two would renew all twice."""
+    started: list[str] = []
+    meet = threading.Barrier(8, timeout=10)
+
+    def start(number: int) -> None:
+        meet.wait()
+        threaded.start()
+
+    def note(target: cabc.Callable[[], None], name: str) -> None:
+        started.append(name)
+        start_native_thread(target, name)
+
+    monkeypatch.setattr(module, "start_native_thread", note)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(start, range(8)))
+
+    assert started == ["flask_durable.heartbeat"]
 
 
 def test_a_mistake_of_ours_loses_no_lease(bench: Bench) -> None:

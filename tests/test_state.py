@@ -175,6 +175,27 @@ def test_a_dispatcher_that_fails_to_start_is_started_later(state: State) -> None
     assert type(state.dispatcher) is Dispatcher
 
 
+def test_the_heartbeat_starts_with_the_dispatcher(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is begun whose lease it could not renew."""
+
+    def refuse() -> None:
+        raise RuntimeError("can't start new thread")
+
+    dispatcher = Dispatcher()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state.heartbeat, "start", refuse)
+
+        with pytest.raises(RuntimeError, match="new thread"):
+            state.start(lambda: dispatcher)
+
+    assert (state.dispatcher, dispatcher.started) == (None, 0)
+    state.start(lambda: dispatcher)
+    assert state.dispatcher is dispatcher
+
+
 def test_a_wake_reaches_the_dispatcher(state: State) -> None:
     """If there is one."""
     state.wake(5.0)
