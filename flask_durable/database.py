@@ -257,17 +257,31 @@ class Database:
         self, connection: sa.Connection, idle: int | None = None
     ) -> cabc.Iterator[None]:
         """The same for who has a file's turn already."""
-        self.begin(connection, idle)
-
         try:
+            self.begin(connection, idle)
             yield
-        except BaseException:
-            if not connection.invalidated:
-                say(connection, "ROLLBACK")
-
+            say(connection, "COMMIT")
+        except BaseException as error:
+            self.undo(connection, error, lambda: say(connection, "ROLLBACK"))
             raise
 
-        say(connection, "COMMIT")
+    def undo(
+        self,
+        connection: sa.Connection,
+        error: BaseException,
+        roll_back: cabc.Callable[[], object],
+    ) -> None:
+        """Roll a transaction back after an error, or give its connection up."""
+        # A time limit, say, may have come in the middle of a statement.
+        if isinstance(error, Exception) and not connection.invalidated:
+            try:
+                roll_back()
+                return
+            except self.errors:
+                # It may look like an outage, and must not hide the error before it.
+                pass
+
+        self.invalidate(connection, error)
 
     def alone(self) -> t.ContextManager[None]:
         """Keep other writers of a SQLite file waiting, each for its turn."""

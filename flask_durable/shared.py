@@ -34,9 +34,9 @@ def shared_transaction(
     try:
         database.begin(connection, IDLE_LIMIT)
         yield lambda: None if root.is_active else _refuse_to_end()
-    except BaseException:
+    except BaseException as error:
         if root.is_active:
-            root.rollback()
+            database.undo(connection, error, root.rollback)
 
         raise
 

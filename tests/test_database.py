@@ -24,8 +24,10 @@ from flask_durable import engines
 from flask_durable.database import Database
 from flask_durable.errors import ConfigError
 from flask_durable.errors import JournalUnavailable
+from flask_durable.shared import shared_transaction
 from flask_durable.sql import db_now
 from flask_durable.sql import param
+from flask_durable.sql import say
 from flask_durable.sql import Statement
 
 SECRET = "hunter2"
@@ -363,16 +365,19 @@ def test_a_transaction_commits_all_at_once(notes: Database) -> None:
 def test_a_transaction_that_fails_leaves_nothing(
     notes: Database, error: BaseException
 ) -> None:
-    """And its connection can be used again."""
+    """And after an error its connection can be used again."""
     with notes.engine.connect() as connection:
         with pytest.raises(type(error)):
             with notes.transaction(connection):
                 insert(connection)
                 raise error
 
+        assert connection.invalidated is not isinstance(error, Exception)
         assert count(notes) == 0
-        insert(connection)
-        assert count(notes) == 1
+
+        if not connection.invalidated:
+            insert(connection)
+            assert count(notes) == 1
 
 
 def test_a_transaction_whose_connection_broke_raises_what_broke_it(
@@ -387,6 +392,97 @@ def test_a_transaction_whose_connection_broke_raises_what_broke_it(
                 raise ValueError("broken")
 
     assert count(notes) == 0
+
+
+class Limit(BaseException):
+    """A time limit, as gevent's."""
+
+
+def interrupt(connection: sa.Connection, error: BaseException) -> None:
+    """Send a statement, and have something raised in the wait for its answer."""
+    driver: t.Any = connection.connection.dbapi_connection
+
+    def wait(steps: cabc.Generator[t.Any, t.Any, t.Any], *args: t.Any) -> t.NoReturn:
+        next(steps)
+        driver.wait = type(driver).wait.__get__(driver)
+        raise error
+
+    driver.wait = wait
+    driver.execute("SELECT pg_sleep(60)")
+
+
+@pytest.mark.parametrize("error", [Limit("2 s"), ValueError("2 s")])
+@pytest.mark.parametrize("share", [False, True], ids=["our own", "a function's"])
+def test_what_comes_in_the_middle_of_a_statement_is_raised(
+    postgres_url: str, share: bool, error: BaseException
+) -> None:
+    """As it is: the error of a rollback that can't be sent would look like an outage,
+    and have the work done again."""
+    database = Database.open(postgres_url)
+    calls: list[sa.Connection] = []
+
+    def work(connection: sa.Connection) -> None:
+        calls.append(connection)
+        shared = shared_transaction(database, connection)
+
+        with shared if share else database.transaction(connection):
+            interrupt(connection, error)
+
+    with pytest.raises(type(error), match="2 s"):
+        database.run(work, patience=30)
+
+    assert len(calls) == 1
+    assert database.troubled_at is None
+    assert database.run(lambda c: c.exec_driver_sql("SELECT 42").scalar()) == 42
+    database.close()
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), refused()], ids=["ours", "its"])
+def test_a_rollback_that_fails_hides_no_error(
+    notes: Database, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The connection is given up instead."""
+
+    def fail(connection: sa.Connection, text: str) -> None:
+        if text == "ROLLBACK":
+            raise refused("can't roll back")
+
+        say(connection, text)
+
+    monkeypatch.setattr(module, "say", fail)
+
+    with notes.engine.connect() as connection:
+        with pytest.raises(type(error)) as caught, notes.transaction(connection):
+            insert(connection)
+            raise error
+
+        assert caught.value is error
+        assert connection.invalidated
+
+    assert count(notes) == 0
+
+
+def test_a_connection_that_ended_in_a_transaction_is_an_outage(
+    postgres_url: str,
+) -> None:
+    """Whatever class the error of its last statement has: the work is done again."""
+    database = Database.open(postgres_url)
+    pids: list[int] = []
+
+    def work(connection: sa.Connection) -> int:
+        with database.transaction(connection, idle=1):
+            cursor: t.Any = connection.connection.cursor()
+            pids.append(cursor.execute("SELECT pg_backend_pid()").fetchone()[0])
+
+            if len(pids) == 1:
+                end = "SELECT pg_terminate_backend(pg_backend_pid())"
+                cursor.execute(end)
+
+        return len(pids)
+
+    assert database.run(work) == 2
+    assert database.broken_at is not None
+    database.close()
 
 
 def test_a_single_statement_commits_by_itself(notes: Database) -> None:
