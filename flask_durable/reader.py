@@ -13,6 +13,7 @@ from .blobs import Rows
 from .commits import Commits
 from .database import Database
 from .errors import ExecutionNotFound
+from .errors import JournalUnavailable
 from .libpq import libpq_of
 from .records import Event
 from .records import Execution
@@ -48,16 +49,34 @@ class Reader:
         self._create_tables = create_tables
         self._checked = checked
         self._checking = threading.Lock()
+        self._failure: JournalUnavailable | None = None
+        """Of the last look at the tables that failed."""
 
     def check(self) -> None:
-        """Make sure once that the tables are there and of our version."""
+        """Make sure once that the tables are there and of our version.
+
+        :raises JournalUnavailable: if the database is away, at once for all who wait
+        """
         if self._checked:
             return
 
+        before = self._failure
+
         with self._checking:
-            if not self._checked:
+            if self._checked:
+                return
+
+            # Who waited for another's look would wait as long again for their own.
+            if self._failure is not None and self._failure is not before:
+                raise JournalUnavailable(str(self._failure))
+
+            try:
                 schema.ensure(self.database, self._create_tables)
-                self._checked = True
+            except JournalUnavailable as error:
+                self._failure = JournalUnavailable(str(error))
+                raise
+
+            self._checked = True
 
     def ask(self, statement: Statement, /, **values: t.Any) -> Rows:
         """Run one statement and give its rows, without waiting for an outage."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections.abc as cabc
+import threading
 import time
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
@@ -442,3 +444,49 @@ def test_a_schema_that_could_not_be_looked_at_is_looked_at_again(
 
     monkeypatch.undo()
     assert store.execution(begin(store)).status == "running"
+
+
+class Queue:
+    """A lock that tells who comes to it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.came = threading.Semaphore(0)
+
+    def __enter__(self) -> None:
+        self.came.release()
+        self.lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.lock.release()
+
+
+def test_who_waits_for_a_look_that_fails_does_not_look_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is silent would cost them its time-out one after the other."""
+    queue = Queue()
+    looks: list[int] = []
+
+    def fail(database: Database, create: bool) -> None:
+        looks.append(1)
+
+        for _ in range(4 if len(looks) == 1 else 0):
+            assert queue.came.acquire(timeout=10)
+
+        raise JournalUnavailable("away")
+
+    monkeypatch.setattr(schema, "ensure", fail)
+    monkeypatch.setattr(store, "_checking", queue)
+
+    with ThreadPoolExecutor(4) as pool:
+        for check in [pool.submit(store.check) for _ in range(4)]:
+            with pytest.raises(JournalUnavailable, match="^away$"):
+                check.result(20)
+
+    assert len(looks) == 1
+
+    with pytest.raises(JournalUnavailable, match="^away$"):
+        store.check()
+
+    assert len(looks) == 2
