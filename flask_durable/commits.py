@@ -20,7 +20,6 @@ from .batches import run_pipelined
 from .blobs import Rows
 from .database import Database
 from .engines import LOCK_TIMEOUT
-from .file_lock import FileLock
 from .libpq import libpq_of
 from .sql import Bound
 from .sql import is_observed
@@ -41,7 +40,7 @@ PATIENCE = LOCK_TIMEOUT
 class Write:
     """What one thread writes at once, and the rows that it gets."""
 
-    __slots__ = ("bounds", "key", "lane", "rows", "turn")
+    __slots__ = ("bounds", "has_file", "key", "lane", "rows", "turn")
 
     def __init__(self, key: str, bounds: tuple[Bound, ...]) -> None:
         self.key = key
@@ -49,6 +48,8 @@ class Write:
         self.rows: list[Rows] | None = []
         self.lane: Lane | None = None
         """By which its thread is to write now, for itself and others."""
+        self.has_file: list[bool] = []
+        """Whether its thread has the file, as :class:`.FileLock` notes it."""
         self.turn: threading.Lock | None = None
         """Held until it has one, or another thread has written."""
 
@@ -122,8 +123,10 @@ class Commits:
             if self._closed or not self._lanes:
                 return
 
+            # In this order: a signal's handler may raise after any call.
             if self._free:
-                write.lane = self._free.pop()
+                write.lane = self._free[-1]
+                self._free.pop()
             else:
                 write.turn = threading.Lock()
                 write.turn.acquire()
@@ -138,24 +141,25 @@ class Commits:
                 write.rows = None
 
     def _leave(self, write: Write) -> None:
-        """Do without a thread that was thrown out while it waited."""
+        """Do without a thread that was thrown out while it waited or wrote."""
         with self._lock:
             if write in self._waiting:
                 self._waiting.remove(write)
+
+        if self._database.lock is not None:
+            self._database.lock.release(write.has_file)
 
         self._pass_on(write)
 
     def _lead(self, mine: Write, lane: Lane) -> None:
         """Write what waits by now, and have another thread go on."""
         batch = [mine]
-        turn: FileLock | None = None
+        lock = self._database.lock
 
         try:
             # As Database.alone, whose block would cost every step more.
-            lock = self._database.lock
-
-            if lock is not None and lock.acquire(LOCK_TIMEOUT):
-                turn = lock
+            if lock is not None:
+                lock.acquire(LOCK_TIMEOUT, mine.has_file)
 
             # Others join while a file's turn is waited for.
             if self._waiting:
@@ -163,8 +167,8 @@ class Commits:
 
             self._commit(lane, batch)
         finally:
-            if turn is not None:
-                turn.release()
+            if lock is not None:
+                lock.release(mine.has_file)
 
             for write in batch:
                 if write is not mine and write.turn is not None:
@@ -193,9 +197,11 @@ class Commits:
 
                 return
 
-            following = self._waiting.popleft()
+            # In this order, as above.
+            following = self._waiting[0]
             following.lane = lane
             assert following.turn is not None
+            del self._waiting[0]
             following.turn.release()
 
     def _commit(self, lane: Lane, batch: list[Write]) -> None:

@@ -37,41 +37,48 @@ class FileLock:
     @contextlib.contextmanager
     def held(self, timeout: float) -> cabc.Iterator[None]:
         """Hold it for the length of a block, as :meth:`acquire` does."""
-        has_it = self.acquire(timeout)
+        has_it: list[bool] = []
 
         try:
+            self.acquire(timeout, has_it)
             yield
         finally:
-            if has_it:
-                self.release()
+            try:
+                self.release(has_it)
+            except BaseException:
+                self.release(has_it)
+                raise
 
-    def acquire(self, timeout: float) -> bool:
+    def acquire(self, timeout: float, has_it: list[bool]) -> None:
         """Take it, once those have let go of it who were first.
 
         :param timeout: seconds after which one goes on without: the process that has
             it may be stopped
-        :return: whether :meth:`release` is to be called
+        :param has_it: an empty list, by which :meth:`release` knows; it is to be called
+            in any case
         """
-        if not self._mine.acquire(True, timeout):
-            return False
+        # A signal's handler may raise after any call: this one has noted it by then.
+        has_it.extend(map(self._mine.acquire, (True,), (timeout,)))
 
-        try:
-            # Nobody else of this process has to do with it then.
-            if self._waiting or not self._lock(fcntl.LOCK_NB):
-                self._wait_for_it(timeout)
-        except BaseException:
-            self.release()
-            raise
+        # Nobody else of this process has to do with it then.
+        if has_it[0] and (self._waiting or not self._lock(fcntl.LOCK_NB)):
+            self._wait_for_it(timeout)
 
-        return True
+    def release(self, has_it: list[bool]) -> None:
+        """Let go of it, if one has it; once more if that was interrupted.
 
-    def release(self) -> None:
-        """Let go of it."""
+        :param has_it: what :meth:`acquire` was given
+        """
+        if True not in has_it:
+            return
+
         if self._waiting:
             with self._guard:
                 self._wanted = False
 
         self._let_go()
+        # No handler comes between these two.
+        del has_it[:]
         self._mine.release()
 
     def _wait_for_it(self, timeout: float) -> None:

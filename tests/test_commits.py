@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import collections.abc as cabc
 import concurrent.futures
+import dis
 import functools
+import sys
 import threading
+import types
 import typing as t
 
 import psycopg
@@ -13,6 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from flask_durable import commits as module
+from flask_durable import file_lock as file_locks
 from flask_durable.commits import Commits
 from flask_durable.database import Database
 from flask_durable.errors import JournalLostError
@@ -475,3 +479,83 @@ def test_without_pipelines_a_transaction_serves(
     concurrent.futures.wait(found, 10)
     assert store.database.troubled_at is None
     assert [store.journal(each) for each in ids] == [[PAY]] * len(ids)
+
+
+class Limit(Exception):
+    """A time limit, raised by a signal's handler."""
+
+
+WHERE = ("CALL", "RESUME", "JUMP_BACKWARD")
+"""After these operations of its code the interpreter may call a signal's handler."""
+
+
+def interrupt(point: int, call: cabc.Callable[[], object]) -> bool:
+    """Call a function, and raise where a handler could for the n-th time.
+
+    Tell whether there was such a point.
+    """
+    files = {module.__file__, file_locks.__file__}
+    seen = 0
+
+    def trace(frame: types.FrameType, event: str, argument: object) -> t.Any:
+        nonlocal seen
+
+        if frame.f_code.co_filename not in files:
+            return None
+
+        frame.f_trace_opcodes = True
+
+        if event == "opcode" and operation_before(frame).startswith(WHERE):
+            seen += 1
+
+            if seen == point:
+                raise Limit
+
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+
+    try:
+        call()
+    except Limit:
+        pass
+    finally:
+        sys.settrace(before)
+
+    return seen == point
+
+
+def operation_before(frame: types.FrameType) -> str:
+    """Name the operation that a frame has just done."""
+    code, place = frame.f_code.co_code, frame.f_lasti - 2
+
+    while place > 0 and dis.opname[code[place]] == "CACHE":
+        place -= 2
+
+    return dis.opname[code[place]] if place >= 0 else ""
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["a lane", "a block"])
+def test_a_signal_that_raises_anywhere_keeps_no_other_write_waiting(
+    store: Store, alone: bool
+) -> None:
+    """A view may have a time limit; later writes would all wait for the one before."""
+    [execution_id] = begin(store, 1)
+    commits, lock = store.commits, store.database.lock
+    points = 0
+
+    def write() -> None:
+        if not alone:
+            store.record(execution_id, 1, PAY._replace(id=f"pay{points}"))
+        elif lock is not None:
+            with lock.held(10.0):
+                pass
+
+    while interrupt(points + 1, write):
+        points += 1
+        assert commits._free == commits._lanes, points
+        assert lock is None or not lock._mine.locked(), points
+
+    assert points > 5 or (alone and lock is None)
+    store.record(execution_id, 1, PAY)
