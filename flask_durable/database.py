@@ -274,12 +274,10 @@ class Database:
         """Roll a transaction back after an error, or give its connection up."""
         # A time limit, say, may have come in the middle of a statement.
         if isinstance(error, Exception) and not connection.invalidated:
-            try:
+            # That may look like an outage, and must not hide the error before it.
+            with contextlib.suppress(*self.errors):
                 roll_back()
                 return
-            except self.errors:
-                # It may look like an outage, and must not hide the error before it.
-                pass
 
         self.invalidate(connection, error)
 

@@ -263,6 +263,9 @@ def _start_for_request(app: Flask) -> None:
 
     :raises Problem: 503 if a durable view can't have them
     """
+    # What is wrong with the settings is no matter of threads.
+    opened_state(app)
+
     try:
         _start(app)
     except RuntimeError as error:

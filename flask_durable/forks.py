@@ -25,8 +25,9 @@ PATIENCE = 2.0
 PAUSE = 0.002
 """Seconds between two looks at connections that are in use."""
 
-_turns: list[FileLock] = []
-"""Files that nobody of this process may write to until it has forked."""
+_turns: list[tuple[FileLock, list[bool]]] = []
+"""Files that nobody of this process may write to until it has forked, and whether it
+has them, as :class:`.FileLock` notes it."""
 
 
 def rest(databases: cabc.Iterable[Database]) -> None:
@@ -34,12 +35,15 @@ def rest(databases: cabc.Iterable[Database]) -> None:
     files = [database for database in databases if database.sqlite]
 
     for lock in {id(each.lock): each.lock for each in files}.values():
-        if lock is not None and lock.acquire(PATIENCE):
-            _turns.append(lock)
+        if lock is not None:
+            _turns.append((lock, []))
+            lock.acquire(PATIENCE, _turns[-1][1])
+
+    held = [lock for lock, has_it in _turns if True in has_it]
 
     for database in files:
         # Whoever keeps one uses it in its turn only.
-        if database.lock in _turns:
+        if database.lock in held:
             for keeper in database.keepers:
                 keeper.rest()
 
@@ -67,7 +71,8 @@ def _close_all(database: Database) -> None:
 def go_on() -> None:
     """Let this process write again, after a fork."""
     while _turns:
-        _turns.pop().release()
+        lock, has_it = _turns.pop()
+        lock.release(has_it)
 
 
 def begin() -> None:
