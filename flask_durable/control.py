@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import collections.abc as cabc
-
 import sqlalchemy as sa
 
 from .control_sql import ControlStatements
@@ -13,6 +11,7 @@ from .follow_ups import FollowUps
 from .ids import new_id
 from .ids import new_nonce
 from .notices import Notices
+from .purge import Purge
 from .records import EndedRow
 from .records import Execution
 from .records import Failure
@@ -21,9 +20,6 @@ from .store import response_values
 from .store import Store
 
 CANCELLED = Failure("flask_durable.errors.Cancelled", "It was cancelled.").encode()
-
-PURGE_BATCH = 500
-"""Executions that are deleted in one transaction."""
 
 
 class Control:
@@ -35,6 +31,7 @@ class Control:
         self._follow_ups = FollowUps(store)
         self._sql = ControlStatements(store.database)
         self._resuming = Resuming(store, self._sql)
+        self._purge = Purge(store)
 
     def find(
         self, status: str | None, endpoint: str | None, before: str | None, limit: int
@@ -178,27 +175,4 @@ class Control:
 
         :return: how many executions
         """
-        count = 0
-        values = {"app": self._store.app, "age": age, "limit": PURGE_BATCH}
-
-        while found := self._store.ask(self._sql.old, **values):
-            count += self._delete([row.id for row in found], age)
-
-        self._store.ask(self._sql.delete_events, age=age)
-        return count
-
-    def _delete(self, ids: cabc.Iterable[str], age: float) -> int:
-        """Delete those that nobody else deleted or resumed since they were found."""
-
-        def work(connection: sa.Connection) -> int:
-            count = 0
-
-            with self._store.database.transaction(connection):
-                for mine in ids:
-                    if self._sql.delete(connection, execution_id=mine, age=age):
-                        self._sql.delete_steps(connection, execution_id=mine)
-                        count += 1
-
-            return count
-
-        return self._store.database.run(work)
+        return self._purge.all(age)

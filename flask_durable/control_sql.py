@@ -19,7 +19,6 @@ from .step_sql import CLAIMABLE
 from .step_sql import column_param
 from .step_sql import constant
 from .step_sql import SUSPENDED
-from .tables import events
 from .tables import executions as e
 from .tables import steps as s
 
@@ -39,13 +38,9 @@ class ControlStatements:
         self.forget_steps = prepare(_forget_steps)
         self.copy = prepare(_copy)
         self.copy_steps = prepare(_copy_steps)
-        self.old = prepare(_old)
         self.find = prepare(_find)
         self.count = prepare(_count)
         self.lateness = prepare(_lateness)
-        self.delete_steps = prepare(_delete_steps)
-        self.delete = prepare(_delete)
-        self.delete_events = prepare(_delete_events)
 
 
 def _mine() -> sa.ColumnElement[bool]:
@@ -230,50 +225,4 @@ def _lateness() -> Select:
         e.c.app == column_param(e.c.app),
         e.c.due_at.is_not(None),
         e.c.status.in_(CLAIMABLE),
-    )
-
-
-def _old() -> Select:
-    other = e.alias("other")
-    # Parents read their children's answers, failure handlers their parents.
-    related = sa.or_(other.c.id == e.c.parent_id, other.c.parent_id == e.c.id)
-    needed = sa.select(other.c.id).where(related, other.c.finished_at.is_(None))
-    return (
-        sa.select(e.c.id)
-        .where(
-            e.c.app == column_param(e.c.app),
-            _is_old(),
-            sa.not_(needed.exists()),
-        )
-        .order_by(e.c.finished_at, e.c.id)
-        .limit(param("limit", sa.Integer()))
-    )
-
-
-def _delete() -> t.Any:
-    return e.delete().where(_mine(), _is_old()).returning(e.c.id)
-
-
-def _is_old() -> sa.ColumnElement[bool]:
-    return e.c.finished_at < db_now() - param("age", sa.Double())
-
-
-def _delete_steps() -> t.Any:
-    mine = s.c.execution_id == param("execution_id", sa.Text())
-    return s.delete().where(mine).returning(s.c.id)
-
-
-def _unfinished() -> Select:
-    return sa.select(e.c.id).where(e.c.finished_at.is_(None))
-
-
-def _delete_events() -> t.Any:
-    return (
-        events.delete()
-        .where(
-            events.c.created_at < db_now() - param("age", sa.Double()),
-            # One that has begun before an event may still come to wait for it.
-            ~_unfinished().where(e.c.created_at <= events.c.created_at).exists(),
-        )
-        .returning(events.c.number)
     )

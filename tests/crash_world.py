@@ -14,11 +14,11 @@ import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy import event
 
-from flask_durable import control
 from flask_durable import current_execution
 from flask_durable import current_step
 from flask_durable import ExecutionInfo
 from flask_durable import FlaskDurable
+from flask_durable import purge
 from flask_durable import Retry
 from flask_durable import step
 from flask_durable.state import opened_state
@@ -34,7 +34,7 @@ ledger_rows = sa.Table("crash_lab_rows", sa.MetaData(), sa.Column("step", sa.Tex
 """The user's own table in the journal's database."""
 
 # So that a handful of executions are several batches.
-control.PURGE_BATCH = 2
+purge.BATCH = 2
 
 
 class World:

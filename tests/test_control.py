@@ -8,6 +8,7 @@ import threading
 import typing as t
 
 import pytest
+import sqlalchemy as sa
 from flask import Blueprint
 from flask import Flask
 from flask import jsonify
@@ -21,10 +22,12 @@ from flask_durable import ExecutionInfo
 from flask_durable import ExecutionNotFound
 from flask_durable import FlaskDurable
 from flask_durable import NonRetryableError
+from flask_durable import purge
 from flask_durable import Retry
 from flask_durable import step
 from flask_durable import StepError
 from flask_durable.replay import replay
+from flask_durable.tables import events
 
 from .driving import Drive
 
@@ -828,3 +831,25 @@ def test_what_ended_long_ago_is_deleted(
     drive.advance(13 * 86_400)
     assert finish(drive, goes_on).text == "kept"
     assert durable.purge(older_than=0) == 2
+
+
+@pytest.mark.usefixtures("context")
+def test_events_are_deleted_in_batches(
+    shop: Shop, drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them; what is sent meanwhile need not wait for that."""
+    monkeypatch.setattr(purge, "EVENTS_BATCH", 2)
+
+    for _ in range(5):
+        shop.durable.send_event("e")
+
+    drive.advance(8 * 86_400)
+    shop.durable.send_event("e")
+    shop.durable.purge()
+    assert count(drive, events) == 1
+
+
+def count(drive: Drive, table: sa.Table) -> int:
+    """Count a table's rows."""
+    rows = sa.select(sa.func.count()).select_from(table)
+    return drive.state.store.database.run(lambda c: c.execute(rows).scalar_one())

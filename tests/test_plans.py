@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from flask_durable import step_sql
+from flask_durable.purge import Purge
 from flask_durable.sql import Statement
 from flask_durable.statements import Statements
 from flask_durable.store import Store
@@ -79,3 +80,12 @@ def test_the_plans_would_tell(store: Store, monkeypatch: pytest.MonkeyPatch) -> 
     found = plan(store, database.prepare(make, database.insert))
     assert any(key in found for key in KEYS) == database.sqlite
     assert ("ix_durable_executions_owner" in found) != database.sqlite
+
+
+def test_a_purge_asks_once_what_is_under_way(store: Store) -> None:
+    """Not for each old event, which would take as long as there are executions."""
+    found = plan(store, Purge(store).old_events)
+    each = "CORRELATED" if store.database.sqlite else "SubPlan"
+    once = "SCALAR SUBQUERY" if store.database.sqlite else "InitPlan"
+    assert each not in found and once in found, found
+    assert "ix_durable_executions_due" in found or not store.database.sqlite, found
