@@ -176,3 +176,10 @@ class Control:
         :return: how many executions
         """
         return self._purge.all(age)
+
+    def purge_some(self, age: float) -> tuple[int, bool]:
+        """Delete a batch of it.
+
+        :return: how many executions, and whether there may be more to delete
+        """
+        return self._purge.some(age)

@@ -18,8 +18,10 @@ from .tables import events
 from .tables import executions as e
 from .tables import steps as s
 
-BATCH = 500
-"""Executions that are deleted in one transaction."""
+BATCH = 100
+"""Executions that are deleted in one transaction.
+
+They may be large, and on SQLite nobody else writes meanwhile."""
 
 EVENTS_BATCH = 5_000
 """The same of events, which are small."""
@@ -32,8 +34,8 @@ class Purge:
         prepare, sqlite = store.database.prepare, store.database.sqlite
         self._store = store
         self._old = prepare(_old)
-        self._delete = prepare(_delete)
-        self._delete_steps = prepare(_delete_steps)
+        self._delete = prepare(_delete, sqlite)
+        self._delete_steps = prepare(_delete_steps, sqlite)
         self.old_events = prepare(_old_events)
         self._delete_events = prepare(_delete_events, sqlite)
 
@@ -42,30 +44,35 @@ class Purge:
 
         :return: how many executions
         """
-        count = 0
-        values = {"app": self._store.app, "age": age, "limit": BATCH}
+        count, more = 0, True
 
-        while found := self._store.ask(self._old, **values):
-            count += self._delete_all([row.id for row in found], age)
-
-        while self._delete_some_events(age) == EVENTS_BATCH:
-            pass
+        while more:
+            deleted, more = self.some(age)
+            count += deleted
 
         return count
 
-    def _delete_all(self, ids: cabc.Iterable[str], age: float) -> int:
+    def some(self, age: float) -> tuple[int, bool]:
+        """Delete a batch of it.
+
+        :return: how many executions, and whether there may be more to delete
+        """
+        found = self._store.ask(self._old, app=self._store.app, age=age, limit=BATCH)
+        deleted = self._delete_all([row.id for row in found], age) if found else 0
+        # Events come last: each time all that stay are looked through.
+        more = len(found) == BATCH or self._delete_some_events(age) == EVENTS_BATCH
+        return deleted, more
+
+    def _delete_all(self, found: cabc.Sequence[str], age: float) -> int:
         """Delete those that nobody else deleted or resumed since they were found."""
 
         def work(connection: sa.Connection) -> int:
-            count = 0
-
             with self._store.database.transaction(connection):
-                for mine in ids:
-                    if self._delete(connection, execution_id=mine, age=age):
-                        self._delete_steps(connection, execution_id=mine)
-                        count += 1
+                rows = self._delete(connection, ids=json.dumps(found), age=age)
+                ids = json.dumps([row.id for row in rows])
+                self._delete_steps(connection, ids=ids)
 
-            return count
+            return len(rows)
 
         return self._store.database.run(work)
 
@@ -101,39 +108,56 @@ def _among(
 
 def _old() -> Select:
     other = e.alias("other")
-    # Parents read their children's answers, failure handlers their parents.
-    related = sa.or_(other.c.id == e.c.parent_id, other.c.parent_id == e.c.id)
-    needed = sa.select(other.c.id).where(related, other.c.finished_at.is_(None))
+    needed = sa.select(other.c.id).where(_goes_on(other))
     return (
         sa.select(e.c.id)
         .where(
             e.c.app == column_param(e.c.app),
             _is_old(),
-            sa.not_(needed.exists()),
+            # Parents read their children's answers, failure handlers their parents.
+            ~needed.where(other.c.id == e.c.parent_id).exists(),
+            ~needed.where(other.c.parent_id == e.c.id).exists(),
         )
         .order_by(e.c.finished_at, e.c.id)
         .limit(param("limit", sa.Integer()))
     )
 
 
-def _delete() -> t.Any:
-    mine = e.c.id == param("execution_id", sa.Text())
-    return e.delete().where(mine, _is_old()).returning(e.c.id)
+def _goes_on(table: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Whether an execution has not ended; all that have not are due some time, and
+    found by the index of those."""
+    return table.c.due_at.is_not(None)
+
+
+def _delete(sqlite: bool) -> t.Any:
+    locked = (
+        sa.select(e.c.id)
+        .where(_among(e.c.id, _ids(), sqlite), _is_old())
+        # In the order of ids, so that two who delete don't wait for each other.
+        .order_by(e.c.id)
+        .with_for_update()
+        .cte("locked")
+    )
+    mine = e.c.id.in_(sa.select(locked.c.id))
+    return e.delete().where(mine).returning(e.c.id)
+
+
+def _ids() -> sa.ColumnElement[str]:
+    return param("ids", sa.Text())
 
 
 def _is_old() -> sa.ColumnElement[bool]:
     return e.c.finished_at < db_now() - param("age", sa.Double())
 
 
-def _delete_steps() -> t.Any:
-    mine = s.c.execution_id == param("execution_id", sa.Text())
+def _delete_steps(sqlite: bool) -> t.Any:
+    mine = _among(s.c.execution_id, _ids(), sqlite)
     return s.delete().where(mine).returning(s.c.id)
 
 
 def _old_events() -> Select:
-    # One that has begun before an event may still come to wait for it. All that have
-    # not ended are due some time, and found by the index of those.
-    first = sa.select(sa.func.min(e.c.created_at)).where(e.c.due_at.is_not(None))
+    # One that has begun before an event may still come to wait for it.
+    first = sa.select(sa.func.min(e.c.created_at)).where(_goes_on(e))
     now = db_now()
     return (
         sa.select(events.c.number)

@@ -33,6 +33,9 @@ POLL = 1.0
 PURGE_PAUSE = 600.0
 """Seconds between two looks for executions that are too old to keep."""
 
+BATCH_PAUSE = 0.05
+"""Longest time between two batches of these, in seconds."""
+
 TOLD = 0.5
 """Seconds for which a process goes on to look for what it was told of."""
 
@@ -58,6 +61,7 @@ class Sweeper:
         self._began = clock.boottime()
         self._watched_at = 0.0
         self._purge_at = clock.boottime() + PURGE_PAUSE
+        self._purged = 0
         self._away_at = 0.0
 
     def run(self) -> None:
@@ -108,8 +112,13 @@ class Sweeper:
         if not self._may_sweep():
             return POLL
 
-        self._purge()
+        if clock.boottime() >= self._purge_at and self._purge():
+            return min(self._sweep(), BATCH_PAUSE)
 
+        return self._sweep()
+
+    def _sweep(self) -> float:
+        """Send what is due, and give the seconds until the next look."""
         left = self._state.upkeep.next_due()
 
         if left is None or left > 0:
@@ -122,14 +131,20 @@ class Sweeper:
 
         return 0.0 if self.sweep(free) else POLL / 20
 
-    def _purge(self) -> None:
-        """Delete what is old, now and then."""
-        if clock.boottime() >= self._purge_at:
-            self._purge_at = clock.boottime() + PURGE_PAUSE
-            deleted = self._state.control.purge(self._state.config.retention)
+    def _purge(self) -> bool:
+        """Delete a batch of what is old, and tell whether there may be more."""
+        # After an error it is not at once done again, since nothing is sent then.
+        self._purge_at = clock.boottime() + PURGE_PAUSE
+        deleted, more = self._state.control.purge_some(self._state.config.retention)
+        self._purged += deleted
 
-            if deleted:
-                logger.info("Deleted %d executions that ended long ago.", deleted)
+        if more:
+            self._purge_at = 0.0
+        elif self._purged:
+            logger.info("Deleted %d executions that ended long ago.", self._purged)
+            self._purged = 0
+
+        return more
 
     def _may_sweep(self) -> bool:
         if not self._hands.shared:

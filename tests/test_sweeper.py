@@ -12,6 +12,7 @@ from flask import Flask
 from flask_durable import clock
 from flask_durable import FlaskDurable
 from flask_durable import owner
+from flask_durable import purge
 from flask_durable import sweeper as module
 from flask_durable.errors import JournalUnavailable
 from flask_durable.errors import SchemaError
@@ -22,7 +23,9 @@ from flask_durable.records import Execution
 from flask_durable.records import RequestRecord
 from flask_durable.state import opened_state
 from flask_durable.state import State
+from flask_durable.sweeper import BATCH_PAUSE
 from flask_durable.sweeper import POLL
+from flask_durable.sweeper import PURGE_PAUSE
 from flask_durable.sweeper import Sweeper
 from flask_durable.tables import executions
 
@@ -317,6 +320,71 @@ def test_a_lease_that_is_renewed_after_the_sweep_is_not_taken(
     monkeypatch.setattr(upkeep, "sweep", renew_after)
     look_again(bench, sweeper, 1)
     assert bench.execution(execution_id).status == "running"
+
+
+# What is too old to keep
+
+
+def end_long_ago(bench: Bench, count: int) -> None:
+    """Store executions that are too old to keep."""
+    old = {"status": "completed", "due_at": None, "finished_at": 1.0}
+    ids = [bench.begin(ELSEWHERE) for _ in range(count)]
+    update = executions.update().where(executions.c.id.in_(ids)).values(old)
+    bench.state.store.database.run(lambda c: c.execute(update))
+
+
+def kept(bench: Bench) -> int:
+    """Count the executions that are stored."""
+    return len(bench.state.control.find(None, None, None, 99))
+
+
+def test_a_look_deletes_one_batch(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And sends what is due; the next ones, soon after it, delete the rest."""
+    monkeypatch.setattr(purge, "BATCH", 2)
+    end_long_ago(bench, 5)
+    sweeper = bench.make()
+    sweeper.look()
+    assert kept(bench) == 5, "it need not be at once"
+    bench.now += PURGE_PAUSE
+    due = bench.suspend(-1)
+    assert sweeper.look() == 0.0
+    assert [each.id for each in bench.hands.sent] == [due]
+    assert kept(bench) == 3 + 1
+    assert sweeper.look() == BATCH_PAUSE
+    assert kept(bench) == 1 + 1
+    assert sweeper.look() == POLL
+    assert kept(bench) == 1
+
+
+def test_after_all_batches_it_looks_for_old_ones_seldom(bench: Bench) -> None:
+    """What ends now is old in days only."""
+    sweeper = bench.make()
+    bench.now += PURGE_PAUSE
+    sweeper.look()
+    end_long_ago(bench, 1)
+    sweeper.look()
+    assert kept(bench) == 1
+    bench.now += PURGE_PAUSE
+    sweeper.look()
+    assert kept(bench) == 0
+
+
+def test_an_error_of_a_purge_holds_up_nobody_for_long(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next look sends what is due."""
+    monkeypatch.setattr(bench.state.control, "purge_some", lambda age: 1 / 0)
+    due = bench.suspend(-1)
+    sweeper = bench.make()
+    bench.now += PURGE_PAUSE
+
+    with pytest.raises(ZeroDivisionError):
+        sweeper.look()
+
+    sweeper.look()
+    assert [each.id for each in bench.hands.sent] == [due]
 
 
 # The loop
