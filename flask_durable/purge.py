@@ -13,6 +13,7 @@ from .sql import db_now
 from .sql import param
 from .statements import Select
 from .step_sql import column_param
+from .step_sql import constant
 from .store import Store
 from .tables import events
 from .tables import executions as e
@@ -34,8 +35,9 @@ class Purge:
         prepare, sqlite = store.database.prepare, store.database.sqlite
         self._store = store
         self._old = prepare(_old)
-        self._delete = prepare(_delete, sqlite)
-        self._delete_steps = prepare(_delete_steps, sqlite)
+        self.delete = prepare(_delete, sqlite)
+        self.delete_steps = prepare(_delete_steps, sqlite)
+        self.delete_topics = prepare(_delete_topics, sqlite)
         self.old_events = prepare(_old_events)
         self._delete_events = prepare(_delete_events, sqlite)
 
@@ -68,21 +70,27 @@ class Purge:
 
         def work(connection: sa.Connection) -> int:
             with self._store.database.transaction(connection):
-                rows = self._delete(connection, ids=json.dumps(found), age=age)
+                rows = self.delete(connection, ids=json.dumps(found), age=age)
                 ids = json.dumps([row.id for row in rows])
-                self._delete_steps(connection, ids=ids)
+                self.delete_steps(connection, ids=ids)
+                self.delete_topics(connection, ids=ids)
 
             return len(rows)
 
         return self._store.database.run(work)
 
     def _delete_some_events(self, age: float) -> int:
-        """Delete a batch, and give how many there were to delete.
+        """Delete a batch of those for all, and give how many there were to delete.
 
         They are looked for before: to walk over all that stay takes a while, and on
         SQLite nobody else could write meanwhile.
         """
-        found = self._store.ask(self.old_events, age=age, limit=EVENTS_BATCH)
+        app = self._store.app
+        # As ``waits.event_topic`` names them.
+        head = json.dumps([app, "event"])[:-1] + ", "
+        found = self._store.ask(
+            self.old_events, app=app, head=head, age=age, limit=EVENTS_BATCH
+        )
 
         if found:
             numbers = json.dumps([row.number for row in found])
@@ -91,19 +99,24 @@ class Purge:
         return len(found)
 
 
-def _among(
-    column: sa.Column[t.Any], values: sa.ColumnElement[str], sqlite: bool
-) -> sa.ColumnElement[bool]:
-    """Whether a column has one of the values in a JSON list, found by its index."""
+def _items(values: sa.ColumnElement[str], sqlite: bool) -> sa.ColumnElement[str]:
+    """The items of a JSON list, as a column of its own."""
     if sqlite:
-        items = sa.func.json_each(values).table_valued("value")
-        return column.in_(sa.select(items.c.value))
+        return sa.func.json_each(values).table_valued("value").c.value
 
     as_json = sa.cast(values, postgresql.JSON)
-    items = sa.func.json_array_elements_text(as_json).table_valued("value")
-    found = sa.select(sa.cast(items.c.value, column.type))
+    return sa.func.json_array_elements_text(as_json).table_valued("value").c.value
+
+
+def _among(
+    column: sa.Column[t.Any], values: Select, sqlite: bool
+) -> sa.ColumnElement[bool]:
+    """Whether a column has one of the values, found by its index."""
+    if sqlite:
+        return column.in_(values)
+
     # A join may read the whole table. An array is looked up in the index.
-    return column == sa.any_(sa.func.array(found.scalar_subquery()))
+    return column == sa.any_(sa.func.array(values.scalar_subquery()))
 
 
 def _old() -> Select:
@@ -129,10 +142,14 @@ def _goes_on(table: sa.FromClause) -> sa.ColumnElement[bool]:
     return table.c.due_at.is_not(None)
 
 
+def _ids(sqlite: bool) -> sa.ColumnElement[str]:
+    return _items(param("ids", sa.Text()), sqlite)
+
+
 def _delete(sqlite: bool) -> t.Any:
     locked = (
         sa.select(e.c.id)
-        .where(_among(e.c.id, _ids(), sqlite), _is_old())
+        .where(_among(e.c.id, sa.select(_ids(sqlite)), sqlite), _is_old())
         # In the order of ids, so that two who delete don't wait for each other.
         .order_by(e.c.id)
         .with_for_update()
@@ -142,28 +159,48 @@ def _delete(sqlite: bool) -> t.Any:
     return e.delete().where(mine).returning(e.c.id)
 
 
-def _ids() -> sa.ColumnElement[str]:
-    return param("ids", sa.Text())
-
-
 def _is_old() -> sa.ColumnElement[bool]:
     return e.c.finished_at < db_now() - param("age", sa.Double())
 
 
 def _delete_steps(sqlite: bool) -> t.Any:
-    mine = _among(s.c.execution_id, _ids(), sqlite)
+    mine = _among(s.c.execution_id, sa.select(_ids(sqlite)), sqlite)
     return s.delete().where(mine).returning(s.c.id)
+
+
+def _delete_topics(sqlite: bool) -> t.Any:
+    """Delete what came for executions: callbacks, ends of children, progress."""
+    # As ``waits.callback_topic`` and others name it: the id, and a word.
+    head = constant('["').concat(_ids(sqlite)).concat(constant('", "'))
+    other = events.alias("other")
+    found = sa.select(other.c.number).where(
+        # The index finds them so, in whatever order its language has letters.
+        other.c.topic >= head,
+        other.c.topic < head.concat(constant("z")),
+        _begins_with(other.c.topic, head),
+    )
+    mine = _among(events.c.number, found, sqlite)
+    return events.delete().where(mine).returning(events.c.number)
+
+
+def _begins_with(
+    column: sa.Column[str], head: sa.ColumnElement[str]
+) -> sa.ColumnElement[bool]:
+    first = sa.literal_column("1", sa.Integer())
+    return sa.func.substr(column, first, sa.func.length(head)) == head
 
 
 def _old_events() -> Select:
     # One that has begun before an event may still come to wait for it.
-    first = sa.select(sa.func.min(e.c.created_at)).where(_goes_on(e))
+    mine = sa.and_(e.c.app == column_param(e.c.app), _goes_on(e))
+    first = sa.select(sa.func.min(e.c.created_at)).where(mine)
     now = db_now()
     return (
         sa.select(events.c.number)
         .where(
             events.c.created_at < now - param("age", sa.Double()),
             events.c.created_at < sa.func.coalesce(first.scalar_subquery(), now),
+            _begins_with(events.c.topic, param("head", sa.Text())),
         )
         .order_by(events.c.number)
         .limit(param("limit", sa.Integer()))
@@ -171,6 +208,7 @@ def _old_events() -> Select:
 
 
 def _delete_events(sqlite: bool) -> t.Any:
-    numbers = param("numbers", sa.Text())
-    mine = _among(events.c.number, numbers, sqlite)
+    numbers = _items(param("numbers", sa.Text()), sqlite)
+    found = sa.select(sa.cast(numbers, events.c.number.type))
+    mine = _among(events.c.number, found, sqlite)
     return events.delete().where(mine).returning(events.c.number)

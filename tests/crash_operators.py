@@ -173,7 +173,7 @@ class Purged(Shape):
     calls = {"a": (6, 6), "b": EXACTLY}
     answers = [["a", None, "b"]]
     may_be_lost = False
-    least = 16
+    least = 19
 
     def views(self) -> dict[cabc.Callable[..., t.Any], dict[str, t.Any]]:
         return {self.view: {}, self.ended: {}}

@@ -28,6 +28,7 @@ from flask_durable import step
 from flask_durable import StepError
 from flask_durable.replay import replay
 from flask_durable.tables import events
+from flask_durable.tables import executions
 
 from .driving import Drive
 
@@ -831,6 +832,75 @@ def test_what_ended_long_ago_is_deleted(
     drive.advance(13 * 86_400)
     assert finish(drive, goes_on).text == "kept"
     assert durable.purge(older_than=0) == 2
+
+
+def fail_beside_a_callback(shop: Shop, client: FlaskClient, drive: Drive) -> t.Any:
+    """Fail days after the callback was completed and a child ended."""
+    tokens = []
+
+    def work() -> t.Any:
+        callback = step.callback("paid")
+        tokens.append(callback.token)
+        step.progress("on its way")
+        invoke()
+        step.sleep("nap", dt.timedelta(days=8))
+        step.run("send", shop.fail if len(tokens) < 4 else shop.call, "send")
+        return jsonify(callback.wait())
+
+    shop.work = work
+    answer = client.post("/work")
+    shop.durable.complete_callback(tokens[0], {"sum": 7})
+    finish(drive, answer)
+    drive.advance(8 * 86_400)
+    finish(drive, answer)
+    return answer
+
+
+@pytest.mark.usefixtures("context")
+def test_what_came_for_an_execution_stays_as_long_as_it(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """It may be resumed, and read what was accepted."""
+    answer = fail_beside_a_callback(shop, client, drive)
+    mine = answer.headers["Durable-Execution"]
+    assert shop.durable.get(mine).status == "failed"
+    shop.durable.purge()
+    assert len(drive.state.progress.lines(mine, 0)) == 1
+    shop.durable.resume(mine)
+    assert finish(drive, answer).json == {"sum": 7}
+
+
+@pytest.mark.usefixtures("context")
+def test_what_came_for_an_execution_goes_with_it(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """Callbacks, ends of children, lines of progress; others' stay."""
+    fail_beside_a_callback(shop, client, drive)
+    kept = fail_beside_a_callback(shop, client, drive).headers["Durable-Execution"]
+    drive.advance(8 * 86_400)
+    fresh = sa.update(executions).where(executions.c.id == kept)
+    now = fresh.values(finished_at=executions.c.finished_at + 8 * 86_400)
+    drive.state.store.database.run(lambda c: c.execute(now))
+    assert count(drive, events) == 2 * 3
+    shop.durable.purge()
+    assert count(drive, events) == 3
+    assert len(drive.state.progress.lines(kept, 0)) == 1
+
+
+@pytest.mark.usefixtures("context")
+def test_an_app_deletes_nothing_of_another_one(shop: Shop, drive: Drive) -> None:
+    """They may share a journal, and keep what they have for other times."""
+    other = Flask("other")
+    other.config.update(shop.app.config)
+    durable = FlaskDurable(other)
+    shop.durable.send_event("e")
+
+    with other.app_context():
+        durable.send_event("e")
+        durable.purge(older_than=0)
+
+    assert count(drive, events) == 1
+    other.extensions["durable"].close()
 
 
 @pytest.mark.usefixtures("context")

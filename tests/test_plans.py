@@ -89,3 +89,13 @@ def test_a_purge_asks_once_what_is_under_way(store: Store) -> None:
     once = "SCALAR SUBQUERY" if store.database.sqlite else "InitPlan"
     assert each not in found and once in found, found
     assert "ix_durable_executions_due" in found or not store.database.sqlite, found
+
+
+def test_a_purge_finds_what_belongs_to_an_execution(store: Store) -> None:
+    """By its id, not by walking through all that the tables have."""
+    purge = Purge(store)
+
+    for statement in (purge.delete, purge.delete_steps, purge.delete_topics):
+        found = plan(store, statement)
+        assert "SCAN durable" not in found and "SCAN other" not in found, found
+        assert "CORRELATED" not in found and "SubPlan" not in found, found
