@@ -33,6 +33,10 @@ class Hands(t.Protocol):
     shared: bool
     """Whether all processes have the same hands; then one of them sweeps."""
 
+    usable: bool
+    """Whether this process can give them anything, as far as it knows; while it can't,
+    because Redis is away, it leaves the sweep to others. ``free`` tries again."""
+
     def free(self) -> int:
         """Tell how many executions can be taken now."""
         ...

@@ -25,6 +25,7 @@ class ThreadDispatcher:
     patience = 2.0
     pause = 1.0
     shared = False
+    usable = True
 
     def __init__(self, app: Flask) -> None:
         self._app = app

@@ -23,6 +23,7 @@ class Driver:
     patience = 0.0
     pause = 1.0
     shared = False
+    usable = True
 
     def __init__(self, app: Flask) -> None:
         self._app = app

@@ -93,7 +93,7 @@ class RqHands:
         assert config.redis_url is not None
         connection = connect(config.redis_url)
         self._queue = durable_queue(config.queue, connection)
-        self._away = False
+        self.usable = True
 
     def free(self) -> int:
         """Tell how many more executions may wait; none while Redis is away.
@@ -107,10 +107,10 @@ class RqHands:
             self._note_outage(error)
             return 0
 
-        if self._away:
+        if not self.usable:
             logger.warning("Redis is back: what is due is sent to the workers.")
 
-        self._away = False
+        self.usable = True
         self.pause = RqHands.pause
         return jobs * PER_JOB if jobs >= MAX_JOBS // 2 else 0
 
@@ -119,7 +119,7 @@ class RqHands:
 
         What can't be queued is sent again in a while.
         """
-        if not found or self._away:
+        if not found or not self.usable:
             return
 
         size = math.ceil(len(found) / MAX_JOBS)
@@ -139,12 +139,12 @@ class RqHands:
 
     def _note_outage(self, error: redis.RedisError) -> None:
         """Log an outage once, and ask seldom while it lasts."""
-        if not self._away:
+        if self.usable:
             logger.warning(
                 "Redis can't be used: %s. Due executions wait in the journal.", error
             )
 
-        self._away = True
+        self.usable = False
         self.pause = 1.0
 
 

@@ -55,6 +55,7 @@ class Sweeper:
         self._hands = hands
         self._election = Election(state)
         self._told_until = 0.0
+        self._try_at = 0.0
         self._bell = threading.Event()
         self._ended = threading.Event()
         self._stopped = False
@@ -150,7 +151,23 @@ class Sweeper:
         if not self._hands.shared:
             return True
 
+        if not self._can_send():
+            return False
+
         return self._election.won() or clock.boottime() < self._told_until
+
+    def _can_send(self) -> bool:
+        """Tell whether the hands can be used; else another process sweeps."""
+        hands = self._hands
+
+        if not hands.usable and clock.boottime() >= self._try_at:
+            self._try_at = clock.boottime() + POLL
+            hands.free()
+
+        if not hands.usable:
+            self._election.resign()
+
+        return hands.usable
 
     def sweep(self, limit: int) -> int:
         """Take up to so many due executions, and give how many there were."""

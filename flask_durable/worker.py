@@ -181,6 +181,7 @@ class _CallerHands:
     patience = 2.0
     pause = 0.0
     shared = False
+    usable = True
 
     def __init__(self, app: Flask) -> None:
         self._app = app

@@ -19,6 +19,7 @@ from flask.testing import FlaskClient
 from redis import Redis as RedisClient
 from rq.job import Job
 
+from flask_durable import clock
 from flask_durable import dispatch_rq
 from flask_durable import FlaskDurable
 from flask_durable import rq_queue
@@ -35,6 +36,7 @@ from flask_durable.rq_queue import RESULT_TTL
 from flask_durable.rq_queue import RqHands
 from flask_durable.state import opened_state
 from flask_durable.store import Store
+from flask_durable.sweeper import POLL
 from flask_durable.sweeper import Sweeper
 
 from .driving import Drive
@@ -290,6 +292,8 @@ def test_what_redis_did_not_take_is_sent_again(
     assert caplog.text.count("Redis can't be used") == 1
     assert line.look() == 1.0, "not before the patience is over"
     line.drive.advance(RqHands.patience)
+    soon = clock.boottime() + POLL
+    monkeypatch.setattr(clock, "boottime", lambda: soon)
     line.look()
     assert [job.args for job in line.jobs()] == [[id, 2]]
     assert "Redis is back" in caplog.text

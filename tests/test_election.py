@@ -220,13 +220,18 @@ class Hands:
     patience = 2.0
     pause = 1.0
     shared = True
+    usable = True
 
     def __init__(self) -> None:
         self.sent: list[Due] = []
+        self.away = False
+        self.tries = 0
 
     def free(self) -> int:
-        """Take anything."""
-        return 9
+        """Take anything, unless it can't get anywhere."""
+        self.tries += 1
+        self.usable = not self.away
+        return 0 if self.away else 9
 
     def send(self, found: cabc.Sequence[Due]) -> None:
         """Take some."""
@@ -338,6 +343,41 @@ def test_a_sweeper_that_cant_resign_stops(
     monkeypatch.setattr(Leaders, "end", away)
     sweeper.run()
     assert sweeper._ended.is_set()
+
+
+def test_a_leader_that_cant_send_resigns(bench: Bench) -> None:
+    """Redis is away for it alone: another one sends what is due."""
+    begin(bench)
+    hands = Hands()
+    hands.away = True
+    sweeper = Sweeper(bench.state, hands)
+    assert sweeper.look() == hands.pause
+    assert bench.leader == bench.state.owner
+    bench.now += hands.pause
+    assert sweeper.look() == POLL
+    assert bench.candidate(BOB).won()
+
+
+def test_who_cant_send_does_not_stand(bench: Bench) -> None:
+    """It tries once a second whether it can again, however often it is woken."""
+    begin(bench)
+    hands = Hands()
+    hands.away = True
+    sweeper = Sweeper(bench.state, hands)
+    sweeper.look()
+
+    for _ in range(20):
+        bench.now += POLL / 10
+        sweeper.wake(0.0)
+        sweeper.look()
+
+    assert hands.tries == 1 + 2
+    assert sent(sweeper) == []
+    hands.away = False
+    bench.now += POLL
+    assert sweeper.look() == 0.0
+    assert bench.leader == bench.state.owner
+    assert len(sent(sweeper)) == 1
 
 
 def test_owners_have_names_that_tell_their_fate() -> None:

@@ -40,6 +40,7 @@ class Hands:
     patience = 2.0
     pause = 1.0
     shared = False
+    usable = True
 
     def __init__(self) -> None:
         self.places = 3
