@@ -26,7 +26,7 @@ FORCE_GRACE = 5.0
 """Seconds that they have after that to hand it back, before they are killed."""
 
 MIN_LIFE = 1.0
-"""Seconds between two starts of the same child, if it ends at once."""
+"""Seconds between two starts of the same child, if it ends at once or can't begin."""
 
 PAUSE = 0.05
 """Seconds between two looks at the children."""
@@ -97,9 +97,19 @@ class Supervisor:
 
         for moment in [moment for moment in self._starts if moment <= now]:
             self._starts.remove(moment)
-            env = {**os.environ, PARENT: str(os.getpid())}
-            child = subprocess.Popen(self._command, env=env, stdin=subprocess.DEVNULL)
-            self._children[child] = now
+
+            try:
+                self._children[self._start()] = now
+            except OSError as error:
+                # The machine may have no memory for it at the moment, say.
+                logger.warning(
+                    "A process can't be started: %s. It is tried again.", error
+                )
+                self._starts.append(now + MIN_LIFE)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        env = {**os.environ, PARENT: str(os.getpid())}
+        return subprocess.Popen(self._command, env=env, stdin=subprocess.DEVNULL)
 
     def _collect(self) -> None:
         for child in [child for child in self._children if child.poll() is not None]:

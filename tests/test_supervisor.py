@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pathlib
 import re
 import signal
+import subprocess
 import sys
+import typing as t
 
 import pytest
+
+from flask_durable import clock
+from flask_durable.supervisor import MIN_LIFE
+from flask_durable.supervisor import Supervisor
 
 from .processes import Process
 from .processes import running
@@ -93,6 +100,30 @@ def test_a_child_that_is_done_is_not_replaced(tmp_path: pathlib.Path) -> None:
     wait_until(made.ended, SOON)
     assert made.kill() == 0
     assert made.log().count("done") == 2
+
+
+def test_a_child_that_cant_be_started_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The machine has no memory for it at the moment, say; the others go on."""
+    now, answers = 1000.0, [None, OSError(errno.ENOMEM, "Cannot allocate memory"), None]
+
+    def start(*args: t.Any, **options: t.Any) -> t.Any:
+        if error := answers.pop(0):
+            raise error
+
+        return object()
+
+    monkeypatch.setattr(clock, "boottime", lambda: now)
+    monkeypatch.setattr(subprocess, "Popen", start)
+    made = Supervisor(["work"], 2)
+    made._start_due()
+    made._start_due()
+    assert (len(made._children), len(answers)) == (1, 1)
+    assert "can't be started: [Errno 12] Cannot allocate memory" in caplog.text
+    now += MIN_LIFE
+    made._start_due()
+    assert (len(made._children), made._starts) == (2, [])
 
 
 class Once(Supervised):
