@@ -25,13 +25,10 @@ from .awaiting import leaves
 from .capture import capture_response
 from .ending import Ending
 from .errors import Cancelled
-from .errors import DeadlineExceeded
+from .errors import FINAL
 from .errors import JournalLostError
 from .errors import JournalUnavailable
 from .errors import LeaseLostError
-from .errors import MISUSE
-from .errors import StepError
-from .errors import StepOutputError
 from .errors import Suspended
 from .options import Options
 from .patience import Patience
@@ -221,7 +218,8 @@ class Call:
         return problem_response(410, detail, execution=attempt.id)
 
     def _goes_on(self, error: BaseException, errors: int) -> bool:
-        if isinstance(error, (StepError, StepOutputError, DeadlineExceeded, *MISUSE)):
+        # Of a group, what is final by itself is so in it.
+        if any(isinstance(one, (HTTPException, *FINAL)) for one in leaves(error)):
             return False
 
         if self._permanent or self._attempt.debug:

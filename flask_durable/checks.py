@@ -144,7 +144,7 @@ def check_mappings(**given: t.Any) -> None:
     """Make sure that parts of a request are mappings, such as dicts."""
     for name, value in given.items():
         # Werkzeug's headers are none by their class.
-        if value is not None and not hasattr(value, "items"):
+        if value and not hasattr(value, "items"):
             raise TypeError(
                 f"{name} is a mapping, as {{name: value}}, not {value!r:.80}."
             )

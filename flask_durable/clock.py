@@ -51,7 +51,7 @@ def duration(value: float | dt.timedelta) -> float:
         seconds = value.total_seconds()
     else:
         # A text could be read, but would be a mistake.
-        if not hasattr(value, "__float__"):
+        if not hasattr(value, "__float__") and not hasattr(value, "__index__"):
             raise TypeError(f"A duration is seconds or a timedelta, not {value!r:.80}.")
 
         seconds = float(value)

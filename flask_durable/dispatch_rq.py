@@ -112,6 +112,7 @@ class _Several:
     def __init__(self, app: Flask, executions: cabc.Iterable[Next]) -> None:
         self._app = app
         self._left = collections.deque(executions)
+        self._handing_on = threading.Lock()
 
     def replay(self) -> str:
         """Replay them, and say what became of each."""
@@ -119,7 +120,12 @@ class _Several:
         one = self._take()
         timer = threading.Timer(PATIENCE_WITH_OTHERS, self._hand_on)
         timer.daemon = True
-        timer.start()
+
+        try:
+            timer.start()
+        except RuntimeError:
+            # No thread is to be had: others take the rest at once.
+            self._hand_on()
 
         try:
             while one is not None:
@@ -127,6 +133,7 @@ class _Several:
                 one = self._take()
         finally:
             timer.cancel()
+            # The process may end with this job: the timer's thread is waited for.
             self._hand_on()
 
         return "; ".join(outcomes)
@@ -141,11 +148,13 @@ class _Several:
     def _hand_on(self) -> None:
         """Give what is left to other workers, before what waits behind this job."""
         state = get_state(self._app)
-        left = list(iter(self._take, None))
 
-        # A plain worker may not know where Redis is; then the sweeper sends them again.
-        if left and state.config.redis_url is not None:
-            RqHands(state).hand_on(left)
+        with self._handing_on:
+            left = list(iter(self._take, None))
+
+            # A plain worker may not know where Redis is; the sweeper sends them again.
+            if left and state.config.redis_url is not None:
+                RqHands(state).hand_on(left)
 
 
 def _replay_and_log(app: Flask, execution_id: str, attempt: int) -> str:

@@ -215,15 +215,23 @@ class NonRetryableError(Exception):
     """Raise this in a step function to fail the step without another try."""
 
 
+FINAL = (StepError, StepOutputError, DeadlineExceeded, NonRetryableError, *MISUSE)
+"""Errors that end an execution where they leave its view: the next attempt would meet
+them again."""
+
+
 class RetryAfterError(Exception):
     """Raise this in a step function to have the next try no sooner.
 
-    :param seconds: how long to wait at least: seconds, or a ``timedelta``
+    :param seconds: how long to wait at least: seconds, as a number or as the text of a
+        ``Retry-After`` header, or a ``timedelta``
     :param message: what happened, for the logs
     """
 
-    def __init__(self, seconds: float | dt.timedelta, message: str = "") -> None:
-        self.seconds = duration(seconds)
+    def __init__(self, seconds: float | str | dt.timedelta, message: str = "") -> None:
+        # Its own error would be that of the step, and the wait would be lost.
+        number = float(seconds) if isinstance(seconds, str) else seconds
+        self.seconds = duration(number)
         super().__init__(message or f"try again in {self.seconds:g} s")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import collections.abc as cabc
 import logging
+import threading
 import typing as t
 
 from . import clock
@@ -19,15 +20,23 @@ from .file_lock import FileLock
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 2.0
+PATIENCE = 1.0
 """Seconds that a fork waits for what is under way in other threads."""
 
 PAUSE = 0.002
 """Seconds between two looks at connections that are in use."""
 
-_turns: list[tuple[FileLock, list[bool]]] = []
-"""Files that nobody of this process may write to until it has forked, and whether it
-has them, as :class:`.FileLock` notes it."""
+
+class _Forking(threading.local):
+    """What a thread that forks has taken; several may fork at once."""
+
+    def __init__(self) -> None:
+        self.turns: list[tuple[FileLock, list[bool]]] = []
+        """Files that nobody of this process may write to until it has forked, and
+        whether it has them, as :class:`.FileLock` notes it."""
+
+
+_forking = _Forking()
 
 
 def rest(databases: cabc.Iterable[Database]) -> None:
@@ -36,10 +45,10 @@ def rest(databases: cabc.Iterable[Database]) -> None:
 
     for lock in {id(each.lock): each.lock for each in files}.values():
         if lock is not None:
-            _turns.append((lock, []))
-            lock.acquire(PATIENCE, _turns[-1][1])
+            _forking.turns.append((lock, []))
+            lock.acquire(PATIENCE, _forking.turns[-1][1])
 
-    held = [lock for lock, has_it in _turns if True in has_it]
+    held = [lock for lock, has_it in _forking.turns if True in has_it]
 
     for database in files:
         # Whoever keeps one uses it in its turn only.
@@ -70,11 +79,11 @@ def _close_all(database: Database) -> None:
 
 def go_on() -> None:
     """Let this process write again, after a fork."""
-    while _turns:
-        lock, has_it = _turns.pop()
+    while _forking.turns:
+        lock, has_it = _forking.turns.pop()
         lock.release(has_it)
 
 
 def begin() -> None:
     """Forget the parent's turns, in a child: its locks are made anew."""
-    _turns.clear()
+    _forking.turns.clear()

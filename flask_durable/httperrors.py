@@ -17,6 +17,9 @@ from werkzeug.wrappers import Response
 from .codec import Codec
 from .records import Failure
 
+IN_THE_ANSWER = ("code", "response", "www_authenticate")
+"""Attributes that are not stored by themselves."""
+
 UTF_8 = ("utf-8", "surrogatepass")
 
 
@@ -30,7 +33,7 @@ def http_parts(
     response = error.get_response()
     body = response.get_data().decode("latin-1")
     headers = [list(item) for item in response.headers.items()]
-    given = {k: v for k, v in vars(error).items() if k not in ("response", "code")}
+    given = {k: v for k, v in vars(error).items() if k not in IN_THE_ANSWER}
     texts = {name: _encoded(codec, value) for name, value in given.items()}
     about = error.description
     texts["description"] = _encoded(codec, about) or _encoded(codec, str(about))

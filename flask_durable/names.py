@@ -7,10 +7,42 @@ import collections.abc as cabc
 import re
 import threading
 import typing as t
+import weakref
 
 from .errors import DuplicateStepError
 
 _NUMBERS = re.compile(r"(?:\[\d+\]|#\d+)+$")
+
+
+class Use:
+    """A call that used an id.
+
+    :param task: the task that made it, if one did
+    :param beside: the tasks that were there by then
+    :param is_done: whether a call that comes now comes later in each attempt
+    """
+
+    def __init__(
+        self,
+        task: asyncio.Task[t.Any] | None,
+        beside: cabc.Container[t.Any] = (),
+        is_done: bool = True,
+    ) -> None:
+        self.task = task
+        self.beside = beside
+        self._is_done = is_done
+
+    @property
+    def is_done(self) -> bool:
+        """Tell whether a call that comes now comes later in each attempt."""
+        return self._is_done if self.task is None else self.task.done()
+
+
+HOME = Use(None)
+"""The thread of the view, or of the branch."""
+
+ELSEWHERE = Use(None, is_done=False)
+"""A thread that the view started."""
 
 
 class Names:
@@ -25,8 +57,8 @@ class Names:
         self._counts: dict[str, int] = {}
         self._claims: dict[str, Names] = {}
         """Which branch used which id, in the parallel call under way."""
-        self._callers: dict[str, object] = {}
-        """Which task or thread used which id first."""
+        self._uses: dict[str, Use] = {}
+        """By whom each id was used last."""
         self.home = threading.get_ident()
         """The thread of the view, or of the branch."""
 
@@ -49,9 +81,7 @@ class Names:
         :raises DuplicateStepError: if a branch beside this one used it, or another
             task or thread of this one
         """
-        caller = self._caller()
-
-        if self._callers.setdefault(step_id, caller) is not caller:
+        if not self._is_in_order(step_id):
             raise DuplicateStepError(
                 f'Two tasks or threads of the view used the step id "{step_id}", so its'
                 " order would not be stable: give each ids of its own."
@@ -78,14 +108,27 @@ class Names:
 
         return name
 
-    def _caller(self) -> object:
-        """Give what is the same for calls whose order is stable."""
-        # As current_task, which raises where no loop runs.
-        if asyncio._get_running_loop() is not None:
-            return asyncio.current_task()
+    def _is_in_order(self, step_id: str) -> bool:
+        """Tell whether a call follows the earlier ones of its id in each attempt."""
+        task = _current_task()
+        before = self._uses.get(step_id)
+
+        if task is not None:
+            self._uses[step_id] = Use(task, weakref.WeakSet(asyncio.all_tasks()))
+
+            if before is None or before.task is task:
+                return True
+
+            # Of those that are there at once, any may be the first.
+            return before.is_done and task not in before.beside
+
+        if threading.get_ident() == self.home:
+            self._uses[step_id] = HOME
+            return before is None or before.is_done
 
         # Nobody knows when a thread that the view started comes here.
-        return self if threading.get_ident() == self.home else object()
+        self._uses[step_id] = ELSEWHERE
+        return before is None
 
     def _count(self, name: str) -> int:
         count, names = 0, t.cast("Names | None", self)
@@ -107,6 +150,18 @@ class Names:
                 )
 
             branch = branch._parent
+
+
+def _current_task() -> asyncio.Task[t.Any] | None:
+    loop = asyncio._get_running_loop()
+
+    # As current_task, which raises where no loop runs.
+    if loop is None:
+        return None
+
+    # Under gevent it may be that of another greenlet.
+    mine = threading.get_ident()
+    return asyncio.current_task() if getattr(loop, "_thread_id", mine) == mine else None
 
 
 def plain_name(step_id: str) -> str:

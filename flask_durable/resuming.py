@@ -120,21 +120,31 @@ class Resuming:
             )
 
         plans = [plan]
-        again = [
-            line.id
+        again = {
+            line.id: line
             for line in journal
             if line.status == "failed" and _is_in(line, plan.again)
-        ]
+        }
 
         for row in self._store.ask(self._sql.ended_children, execution_id=execution.id):
             child = Execution(*row)
+            step = again.get(child.parent_step or "")
 
-            if child.parent_step in again and child.status == "failed":
+            if step is not None and child.status == "failed":
                 plans += self._plans(child, force)
-            elif child.parent_step in again or child.parent_step in later:
+            elif step is not None and _came_through(child, step):
+                # It was resumed before its parent, which takes what it gave.
+                continue
+            elif step is not None or child.parent_step in later:
                 plan.freed.append(child)
 
         return plans
+
+
+def _came_through(child: Execution, step: StepRecord) -> bool:
+    """Tell whether a child was completed after its parent's step had failed."""
+    ended, failed = child.finished_at or 0.0, step.finished_at or 0.0
+    return child.status == "completed" and ended > failed
 
 
 def _is_in(line: StepRecord, positions: list[Range]) -> bool:

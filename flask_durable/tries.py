@@ -256,8 +256,8 @@ class StepTries:
         for name, value in left_out.items():
             logger.warning(
                 'Step "%s" of execution %s raised a %s whose attribute "%s" can\'t be'
-                " stored: handlers of the error will miss it. Let it be what a step"
-                " may return, and not of the type %s.",
+                " stored: handlers of the error will miss it. Let it, a %s, and what is"
+                " in it be what a step may return.",
                 self.step.id,
                 self.attempt.id,
                 type(error).__name__,

@@ -21,6 +21,7 @@ from sqlalchemy import exc
 from flask_durable import current_execution
 from flask_durable import DuplicateStepError
 from flask_durable import FlaskDurable
+from flask_durable import NonRetryableError
 from flask_durable import Retry
 from flask_durable import step
 from flask_durable import StepError
@@ -614,6 +615,79 @@ def test_a_task_of_a_view_may_use_an_id_again(shop: Shop) -> None:
     assert shop.client.post("/work").get_json() == ["0", "1", "2"]
 
 
+async def note_later(shop: Shop, name: str) -> str:
+    """Run a step in a task."""
+    await asyncio.sleep(0)
+    return step.run("a", shop.note, name)
+
+
+async def by_time_limit(shop: Shop) -> list[str]:
+    """Run tasks one after the other, each with a time limit."""
+    return [await asyncio.wait_for(note_later(shop, name), 10) for name in "xyz"]
+
+
+async def by_groups(shop: Shop) -> list[str]:
+    """Run tasks one after the other, each in a group."""
+    found = []
+
+    for name in "xyz":
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(note_later(shop, name))
+
+        found.append(task.result())
+
+    return found
+
+
+@pytest.mark.parametrize("later", [by_time_limit, by_groups])
+def test_tasks_one_after_the_other_may_share_an_id(
+    shop: Shop, later: cabc.Callable[[Shop], t.Any]
+) -> None:
+    """Each is made when the one before is done."""
+
+    @shop.serve
+    async def work() -> t.Any:
+        found = await later(shop)
+        step.sleep("nap", 60)
+        return found
+
+    answer = shop.client.post("/work")
+    assert shop.drive.finish(answer).get_json() == ["x", "y", "z"]
+    assert shop.calls == ["x", "y", "z"]
+
+
+def test_loops_of_a_view_may_share_an_id(shop: Shop) -> None:
+    """A sync view runs one after the other, and may use the id before and after."""
+
+    @shop.serve
+    def work() -> t.Any:
+        found = [step.run("a", shop.note, "w")]
+        found += [asyncio.run(note_later(shop, name)) for name in "xy"]
+        return [*found, step.run("a", shop.note, "z")]
+
+    assert shop.client.post("/work").get_json() == ["w", "x", "y", "z"]
+
+
+def test_a_loop_of_another_thread_is_none_of_a_view(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under gevent, where that of one greenlet is seen by all of its thread."""
+
+    class Others:
+        """A loop that another greenlet runs."""
+
+        _thread_id = -1
+
+    @shop.serve
+    def work() -> t.Any:
+        monkeypatch.setattr(asyncio, "_get_running_loop", Others)
+        found = [step.run("a", shop.note, name) for name in "xy"]
+        monkeypatch.undo()
+        return found
+
+    assert shop.client.post("/work").get_json() == ["x", "y"]
+
+
 def test_branches_may_use_an_id_again(shop: Shop) -> None:
     """Each in the thread that runs it, also an async one."""
 
@@ -662,6 +736,37 @@ def test_a_group_of_errors_is_an_error(shop: Shop, steps: bool) -> None:
         assert answer.status_code == 500
         assert shop.the().status == "failed"
         assert Failure.decode(shop.the().error or b"").type == "ExceptionGroup"
+
+
+FINAL_ERRORS: dict[str, cabc.Callable[[], t.Any]] = {
+    "failed step": lambda: step.run("fly", fail_for_good),
+    "no more tries": lambda: fail_for_good(),
+    "an answer": lambda: abort(404),
+    "misuse": lambda: step.run("pay", lambda: step.run("b", str)),
+}
+
+
+def fail_for_good() -> t.NoReturn:
+    """Raise what no policy tries again."""
+    raise NonRetryableError("no")
+
+
+@pytest.mark.parametrize("name", FINAL_ERRORS)
+def test_what_is_final_is_so_in_a_group(shop: Shop, name: str) -> None:
+    """The next attempt would meet it again."""
+
+    @shop.serve
+    async def work() -> None:
+        step.run("first", shop.note, "first")
+
+        async def leave() -> None:
+            FINAL_ERRORS[name]()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(leave())
+
+    assert shop.client.post("/work").status_code == 500
+    assert shop.the().status == "failed"
 
 
 def test_an_exit_in_a_group_is_an_exit(shop: Shop) -> None:

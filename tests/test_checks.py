@@ -119,9 +119,9 @@ NO_ARGUMENTS: dict[str, tuple[Call, type[Exception], str]] = {
         "values is a mapping",
     ),
     "retry after": (
-        lambda: RetryAfterError(t.cast(t.Any, "5")),
+        lambda: RetryAfterError(t.cast(t.Any, None)),
         TypeError,
-        "seconds or a timedelta, not '5'",
+        "seconds or a timedelta, not None",
     ),
 }
 

@@ -426,6 +426,46 @@ def test_none_waits_for_a_slow_one_of_its_job(
     assert line.jobs()[-1].id == waiting.id
 
 
+def test_without_threads_the_rest_goes_to_others_at_once(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one is replayed all the same."""
+    first, second, third = several(line, 3)
+
+    def fail(thread: threading.Thread) -> t.NoReturn:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch, line.app.app_context():
+        patch.setattr(threading.Timer, "start", fail)
+        assert replay_execution(*first, [second, third]) == "is completed"
+
+    assert [tuple(job.args) for job in line.jobs()] == [second, third]
+
+
+def test_a_job_ends_when_its_rest_is_queued(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process may end with it, and the thread that hands on, too."""
+    first, second = several(line, 2)
+    line.hold, queued = threading.Event(), threading.Event()
+    hand_on = RqHands.hand_on
+
+    def late(hands: RqHands, executions: t.Any) -> None:
+        assert line.hold is not None
+        line.hold.set()
+        queued.wait(0.1)
+        hand_on(hands, executions)
+        queued.set()
+
+    monkeypatch.setattr(dispatch_rq, "PATIENCE_WITH_OTHERS", 0.0)
+    monkeypatch.setattr(RqHands, "hand_on", late)
+
+    with line.app.app_context():
+        assert replay_execution(*first, [second]) == "is completed"
+
+    assert queued.is_set()
+
+
 def test_a_job_that_fails_leaves_the_rest_to_others(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:

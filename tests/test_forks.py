@@ -135,6 +135,30 @@ def test_a_fork_waits_for_a_write(
         assert child.work() == 2
 
 
+def test_threads_may_fork_at_once(app: Flask, post: cabc.Callable[[], int]) -> None:
+    """Each gives back what it took itself."""
+    assert post() == 200
+    database = opened_state(app).store.database
+
+    def fork() -> None:
+        for _ in range(10):
+            if (pid := os.fork()) == 0:
+                os._exit(0)
+
+            os.waitpid(pid, 0)
+
+    threads = [threading.Thread(target=fork) for _ in range(3)]
+
+    for thread in threads:
+        thread.start()
+
+    for thread in threads:
+        thread.join()
+
+    assert can_be_had(database)
+    assert post() == 200
+
+
 def test_a_connection_in_use_is_warned_of(
     sqlite_url: str,
     monkeypatch: pytest.MonkeyPatch,
