@@ -682,6 +682,27 @@ def test_a_failed_child_goes_on_with_its_parent(
 
 
 @pytest.mark.usefixtures("context")
+def test_what_a_child_gave_before_its_parent_is_resumed_is_taken(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """It was resumed by itself, and is done by then: nothing of it is done again."""
+    payment = Payment(shop)
+    answer = client.post("/work")
+    assert finish(drive, answer).status_code == 500
+    parent, child = payment.ids()
+    payment.broken.clear()
+    shop.durable.resume(child)
+    drive.run_due()
+    drive.advance(61)
+    drive.run_due()
+    assert shop.durable.get(child).status == "completed"
+    shop.durable.resume(parent)
+    assert finish(drive, answer).json == "paid"
+    assert len(shop.durable.executions(endpoint="child")) == 1
+    assert [c for c in shop.calls if "after" not in c] == ["reserve", "pay", "pay"]
+
+
+@pytest.mark.usefixtures("context")
 def test_a_child_that_is_resumed_at_once_has_not_failed_its_parent(
     shop: Shop, client: FlaskClient, drive: Drive
 ) -> None:
