@@ -14,9 +14,11 @@ from .sql import param
 from .statements import Select
 from .step_sql import column_param
 from .step_sql import constant
+from .step_sql import SUSPENDED
 from .store import Store
 from .tables import events
 from .tables import executions as e
+from .tables import RARE
 from .tables import steps as s
 
 BATCH = 100
@@ -121,7 +123,7 @@ def _among(
 
 def _old() -> Select:
     other = e.alias("other")
-    needed = sa.select(other.c.id).where(_goes_on(other))
+    needed = sa.select(other.c.id).where(other.c.finished_at.is_(None))
     return (
         sa.select(e.c.id)
         .where(
@@ -134,12 +136,6 @@ def _old() -> Select:
         .order_by(e.c.finished_at, e.c.id)
         .limit(param("limit", sa.Integer()))
     )
-
-
-def _goes_on(table: sa.FromClause) -> sa.ColumnElement[bool]:
-    """Whether an execution has not ended; all that have not are due some time, and
-    found by the index of those."""
-    return table.c.due_at.is_not(None)
 
 
 def _ids(sqlite: bool) -> sa.ColumnElement[str]:
@@ -191,9 +187,12 @@ def _begins_with(
 
 
 def _old_events() -> Select:
-    # One that has begun before an event may still come to wait for it.
-    mine = sa.and_(e.c.app == column_param(e.c.app), _goes_on(e))
-    first = sa.select(sa.func.min(e.c.created_at)).where(mine)
+    # One that has begun before an event may still come to wait for it. What has not
+    # ended is due some time, or suspended until it is woken; each has an index.
+    mine = sa.select(e.c.created_at).where(e.c.app == column_param(e.c.app))
+    waits = sa.and_(RARE, e.c.status == SUSPENDED)
+    goes_on = sa.union_all(mine.where(e.c.due_at.is_not(None)), mine.where(waits))
+    first = sa.select(sa.func.min(goes_on.subquery().c.created_at))
     now = db_now()
     return (
         sa.select(events.c.number)

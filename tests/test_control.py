@@ -909,6 +909,46 @@ def test_what_came_for_an_execution_goes_with_it(
 
 
 @pytest.mark.usefixtures("context")
+def test_what_waits_without_an_end_finds_what_was_sent(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """It is due at no time, and has not ended: no purge takes an event from it."""
+    tokens = []
+
+    def work() -> str:
+        approval = step.callback("approval")
+        tokens.append(approval.token)
+        approval.wait()
+        return t.cast(str, step.wait_for_event("e", "e"))
+
+    shop.work = work
+    answer = client.post("/work")
+    shop.durable.send_event("e", data="kept")
+    drive.advance(8 * 86_400)
+    shop.durable.purge()
+    shop.durable.complete_callback(tokens[0], True)
+    assert finish(drive, answer).text == "kept"
+
+
+@pytest.mark.usefixtures("context")
+def test_children_of_what_waits_without_an_end_stay(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """Their parent has not ended, though it is due at no time."""
+
+    def work() -> t.Any:
+        return jsonify(step.parallel(invoke, step.callback("approval").wait))
+
+    shop.work = work
+    client.post("/work")
+    drive.run_due()
+    (child,) = shop.durable.executions(endpoint="child")
+    drive.advance(8 * 86_400)
+    shop.durable.purge()
+    assert shop.durable.get(child.id).status == "completed"
+
+
+@pytest.mark.usefixtures("context")
 def test_an_app_deletes_nothing_of_another_one(shop: Shop, drive: Drive) -> None:
     """They may share a journal, and keep what they have for other times."""
     other = Flask("other")
