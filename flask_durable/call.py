@@ -152,9 +152,10 @@ class Call:
                 raise inner
 
         # Of a group with an exit, or with a suspended step.
-        if not isinstance(error, Exception | asyncio.CancelledError):
-            if self._root.suspended is None:
-                raise error
+        is_exit = not isinstance(error, Exception | asyncio.CancelledError)
+
+        if is_exit and self._root.suspended is None:
+            raise error
 
     def _make_response(self, value: t.Any) -> Response:
         try:

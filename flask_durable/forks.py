@@ -42,11 +42,12 @@ _forking = _Forking()
 def rest(databases: cabc.Iterable[Database]) -> None:
     """Let writes end and close connections, right before a fork."""
     files = [database for database in databases if database.sqlite]
+    deadline = clock.boottime() + PATIENCE
 
     for lock in {id(each.lock): each.lock for each in files}.values():
         if lock is not None:
             _forking.turns.append((lock, []))
-            lock.acquire(PATIENCE, _forking.turns[-1][1])
+            lock.acquire(max(0.0, deadline - clock.boottime()), _forking.turns[-1][1])
 
     held = [lock for lock, has_it in _forking.turns if True in has_it]
 
@@ -56,13 +57,12 @@ def rest(databases: cabc.Iterable[Database]) -> None:
             for keeper in database.keepers:
                 keeper.rest()
 
-        _close_all(database)
+        _close_all(database, deadline)
 
 
-def _close_all(database: Database) -> None:
+def _close_all(database: Database, deadline: float) -> None:
     pool: t.Any = database.engine.pool
     in_use: cabc.Callable[[], int] = getattr(pool, "checkedout", lambda: 0)
-    deadline = clock.boottime() + PATIENCE
 
     while in_use() and clock.boottime() < deadline:
         clock.sleep(PAUSE)

@@ -11,7 +11,7 @@ import typing as t
 
 import sqlalchemy as sa
 
-from . import clock
+from .checks import check_duration
 from .errors import DecryptionError
 from .errors import StepOutputError
 from .outcomes import replay_outcome
@@ -57,10 +57,7 @@ def check_timeout(step_id: str, timeout: Timeout) -> float | None:
     if timeout is None:
         return None
 
-    try:
-        seconds = clock.duration(timeout)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f'Step "{step_id}" can\'t wait so long: {error}') from None
+    seconds = check_duration(step_id, timeout, "wait so long")
 
     if seconds < 0:
         raise ValueError(f'Step "{step_id}" can\'t wait for {timeout!r}.')

@@ -441,18 +441,26 @@ def test_what_is_no_exception_is_a_failed_try_where_it_is_named(
         calls += 1
         raise Timeout("too long")
 
+    error = error_of(shop, Retry(2, initial=0.01, on=on), wait)
+    assert (error.tries, error.error_message) == (2, "too long")
+    assert calls == 2
+
+
+def error_of(shop: Shop, retry: Retry, function: cabc.Callable[[], t.Any]) -> StepError:
+    """Run a function as a step of a view, and give how it failed."""
+    caught: list[StepError] = []
+
     @shop.serve
     def work() -> str:
         try:
-            retry = Retry(2, initial=0.01, on=on)
-            step.options(retry=retry).run("wait", wait)
+            step.options(retry=retry).run("wait", function)
         except StepError as error:
-            return f"{error.tries} {error.error_message}"
+            caught.append(error)
 
-        return "no error"
+        return "done"
 
-    assert shop.client.post("/work").text == "2 too long"
-    assert calls == 2
+    assert shop.client.post("/work").text == "done"
+    return caught[0]
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GreenletExit()])
@@ -481,16 +489,8 @@ def test_a_function_that_chooses_gets_exceptions_alone(shop: Shop) -> None:
         asked.append(error)
         return True
 
-    @shop.serve
-    def work() -> str:
-        try:
-            step.options(retry=Retry(2, on=choose)).run("wait", cancel_myself)
-        except StepError as error:
-            return f"{error.tries} {error.error_type}"
-
-        return "no error"
-
-    assert shop.client.post("/work").text == "1 asyncio.exceptions.CancelledError"
+    error = error_of(shop, Retry(2, on=choose), cancel_myself)
+    assert (error.tries, error.error_type) == (1, "asyncio.exceptions.CancelledError")
     assert asked == []
 
 
@@ -507,17 +507,8 @@ def test_a_cancelled_task_is_a_failed_try(
 ) -> None:
     """Though it is no Exception: its loop was the function's own."""
 
-    @shop.serve
-    def work() -> str:
-        try:
-            retry = Retry(2, initial=0.01, on=on)
-            step.options(retry=retry).run("wait", cancel_myself)
-        except StepError as error:
-            return f"{error.tries}"
-
-        return "no error"
-
-    assert shop.client.post("/work").text == str(tries)
+    retry = Retry(2, initial=0.01, on=on)
+    assert error_of(shop, retry, cancel_myself).tries == tries
 
 
 def test_a_cancelled_task_of_a_view_is_its_error(shop: Shop) -> None:

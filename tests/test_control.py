@@ -652,11 +652,14 @@ class Payment:
         step.sleep("settle", 60)
         return t.cast(str, jsonify("paid"))
 
-    def ids(self) -> tuple[str, str]:
-        """Give the ids of the parent and its child."""
+    def fail(self, client: FlaskClient, drive: Drive) -> tuple[t.Any, str, str]:
+        """Fail once, and give an answer of the parent, its id and its child's."""
+        answer = client.post("/work")
+        assert finish(drive, answer).status_code == 500
+        self.broken.clear()
         (parent,) = self.shop.durable.executions(endpoint="work", status="failed")
         (child,) = self.shop.durable.executions(endpoint="child")
-        return parent.id, child.id
+        return answer, parent.id, child.id
 
 
 @pytest.mark.usefixtures("context")
@@ -665,11 +668,7 @@ def test_a_failed_child_goes_on_with_its_parent(
     shop: Shop, client: FlaskClient, drive: Drive, order: str
 ) -> None:
     """What it did is kept; its parent waits for its second end."""
-    payment = Payment(shop)
-    answer = client.post("/work")
-    assert finish(drive, answer).status_code == 500
-    parent, child = payment.ids()
-    payment.broken.clear()
+    answer, parent, child = Payment(shop).fail(client, drive)
 
     for who in order.split(", "):
         shop.durable.resume({"parent": parent, "child": child}[who])
@@ -686,11 +685,7 @@ def test_what_a_child_gave_before_its_parent_is_resumed_is_taken(
     shop: Shop, client: FlaskClient, drive: Drive
 ) -> None:
     """It was resumed by itself, and is done by then: nothing of it is done again."""
-    payment = Payment(shop)
-    answer = client.post("/work")
-    assert finish(drive, answer).status_code == 500
-    parent, child = payment.ids()
-    payment.broken.clear()
+    answer, parent, child = Payment(shop).fail(client, drive)
     shop.durable.resume(child)
     drive.run_due()
     drive.advance(61)
