@@ -619,6 +619,28 @@ def test_a_killed_child_comes_back(works: Works) -> None:
         assert f"Process {before} was ended by SIGKILL; another one" in worker.log()
 
 
+@pytest.mark.slow
+@with_redis
+def test_a_killed_child_loses_nothing_of_its_job(works: Works) -> None:
+    """Where many are due, a job has several; those behind the first are sent again."""
+    orders = [f"order-{number}" for number in range(40)]
+    ids = [works.place("/four", order) for order in orders]
+
+    with works.worker() as worker:
+        (child,) = worker.children()
+        works.wait_for_call(orders[4], "two")
+        worker.kill_child(child)
+        rows = [works.journal.wait_for(id, timeout=40) for id in ids]
+
+    assert {row.attempt for row in rows} <= {2, 3}
+    names = [name for order in orders for name in works.names(order)]
+    # What was running may be called once more, and nothing else.
+    assert len(names) - 4 * len(orders) in (0, 1)
+    assert all(
+        {*works.names(order)} == {"one", "two", "three", "four"} for order in orders
+    )
+
+
 def living(pids: list[int]) -> list[int]:
     """List those of some processes that run."""
     return [process.pid for process in running() if process.pid in pids]
