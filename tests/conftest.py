@@ -24,7 +24,10 @@ from .driving import Drive
 
 
 def pytest_configure() -> None:
-    """Let fixtures stop their servers also when the tests are terminated."""
+    """Put folders into memory; let fixtures stop servers when tests are terminated."""
+    if folder := servers.memory():
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
+
     main = os.getpid()
 
     def end(number: int, frame: types.FrameType | None) -> t.NoReturn:

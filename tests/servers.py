@@ -90,6 +90,7 @@ class Postgres:
         self._data = directory / "data"
         self._names = (f"test_{number}" for number in itertools.count(1))
         self._runs = False
+        self._connection: psycopg.Connection | None = None
         options = ["--username=postgres", "--auth=trust", "--no-sync"]
         self._run("initdb", *options, "--encoding=UTF8", "--locale=C")
         settings = SETTINGS.format(
@@ -109,6 +110,10 @@ class Postgres:
 
     def stop(self, mode: StopMode = "fast") -> None:
         """Stop the server if it runs; ``immediate`` is a crash."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
         if self._runs:
             self._run("pg_ctl", "stop", "--wait", f"--mode={mode}")
             self._runs = False
@@ -140,13 +145,14 @@ class Postgres:
             self._execute("DROP DATABASE {} WITH (FORCE)", name)
 
     def _execute(self, statement: t.LiteralString, *names: str) -> None:
-        connection = psycopg.connect(
-            host=self.host, port=self.port, user="postgres", autocommit=True
-        )
+        # Kept: to connect takes longer than most of what is asked for.
+        if self._connection is None:
+            self._connection = psycopg.connect(
+                host=self.host, port=self.port, user="postgres", autocommit=True
+            )
 
-        with connection:
-            identifiers = map(sql.Identifier, names)
-            connection.execute(sql.SQL(statement).format(*identifiers))
+        identifiers = map(sql.Identifier, names)
+        self._connection.execute(sql.SQL(statement).format(*identifiers))
 
     def _run(self, program: str, *arguments: str) -> None:
         log = self.directory / "commands.log"
@@ -273,9 +279,7 @@ def redis(host: str = HOST) -> cabc.Iterator[Redis]:
 
 @contextlib.contextmanager
 def _directory(in_memory: bool = True) -> cabc.Iterator[pathlib.Path]:
-    roomy = MEMORY.exists() and shutil.disk_usage(MEMORY).free > MEMORY_NEEDED
-
-    with _temporary(MEMORY if in_memory and roomy else _disk()) as directory:
+    with _temporary((in_memory and memory()) or _disk()) as directory:
         if account := _account():
             os.chown(directory, account["user"], account["group"])
 
@@ -286,6 +290,12 @@ def _directory(in_memory: bool = True) -> cabc.Iterator[pathlib.Path]:
 def _temporary(place: pathlib.Path) -> cabc.Iterator[pathlib.Path]:
     with tempfile.TemporaryDirectory(prefix="flask-durable-", dir=place) as name:
         yield pathlib.Path(name)
+
+
+def memory() -> pathlib.Path | None:
+    """Give a folder in memory, if one has room: only power cuts need a disk."""
+    roomy = MEMORY.exists() and shutil.disk_usage(MEMORY).free > MEMORY_NEEDED
+    return MEMORY if roomy else None
 
 
 def _disk() -> pathlib.Path:

@@ -1,4 +1,4 @@
-"""Two processes that want the same at the same instant, some hundred times."""
+"""Two processes that want the same at the same instant, again and again."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ from . import servers
 from .driving import Drive
 from .processes import ROOT
 from .racers import Race
+from .racers import SPREAD
 from .racers import Track
 
 pytestmark = pytest.mark.slow
 
-ROUNDS = 100
+ROUNDS = 4 * SPREAD
+"""Each of both has every head start, twice."""
 
 
 class Stadium:
@@ -252,7 +254,7 @@ def test_a_cancel_meets_the_next_attempt(stadium: Stadium) -> None:
 
 def test_a_cancel_meets_a_childs_end(stadium: Stadium) -> None:
     """Both lock the parent and the child, and neither waits for ever."""
-    parents = stadium.start("parent", ROUNDS // 3)
+    parents = stadium.start("parent", ROUNDS // 2)
     stadium.run(
         ("cancel", [(one,) for one in parents]), ("run_due", [()] * len(parents))
     )
