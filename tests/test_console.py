@@ -85,7 +85,7 @@ def test_the_list_has_the_newest_first(client: FlaskClient) -> None:
     assert ids(page) == sorted(mine, reverse=True)
     said = text(page)
     assert "Completed answered 200 fine" in said
-    assert "Waiting" in said
+    assert "Suspended" in said
     assert "pay" in said and "ConnectionError: the <b>bank</b> is away" in said
 
 
@@ -310,9 +310,13 @@ def test_cancel(client: FlaskClient, drive: Drive) -> None:
     mine = begin(client, "/nap")
     answer = press(client, mine, "cancel")
     assert drive.state.store.execution(mine).status == "cancelled"
-    said = text(client.get(answer.headers["Location"]))
+    page = client.get(answer.headers["Location"])
+    said = text(page)
     assert "Cancelled. If a step is running" in said
     assert "was cancelled" in said
+    # The step waits no more, and words stand apart without a script or a style.
+    assert "Cut off: nap sleep cut off" in said and "sleeping" not in said
+    assert '</span><span class="kind' not in page.text
 
 
 def test_cancel_what_has_ended(client: FlaskClient) -> None:

@@ -103,6 +103,14 @@ def test_a_step_whose_process_died_waited_for_the_next_attempt() -> None:
     assert found.attempts[0].how == "its process ended"
 
 
+def test_an_attempt_that_failed_stays_so() -> None:
+    """Also when its execution was resumed, and then completed."""
+    spans = [Span(1, 0, 1, "e"), Span(2, 9, 10, "e")]
+    first, second = draw(execution(10, 2), spans).attempts
+    assert (first.bar.kind, first.how) == ("fail", "failed")
+    assert (second.bar.kind, second.how) == ("done", "ended")
+
+
 @pytest.mark.parametrize("kind", ["sleep", "event", "callback", "invoke"])
 def test_steps_that_wait(kind: str) -> None:
     """Are one thin bar."""
@@ -158,7 +166,8 @@ def test_long_pauses_are_short() -> None:
     assert [round(attempt.bar.width) for attempt in found.attempts] == [38, 38]
     ((x, width, words),) = found.pauses
     assert (round(x), round(width), words) == (38, 23, "23 h 59 m")
-    assert found.ticks[-1] == (100, "1 d")
+    # In the pause itself no moment is named but its length.
+    assert found.ticks == [(0, "0 ms"), (25, "650 ms"), (75, "1 d"), (100, "1 d")]
 
 
 def test_a_scale_keeps_the_order() -> None:

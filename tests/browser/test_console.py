@@ -22,6 +22,13 @@ PHONE = 375
 DESK = 1440
 Scheme: t.TypeAlias = t.Literal["light", "dark"]
 
+NEWEST = """words => {
+  const box = document.querySelector(".said");
+  const above = box.scrollHeight - box.clientHeight - box.scrollTop;
+  return box.scrollTop > 0 && above < 2 && box.innerText.trimEnd().endsWith(words);
+}"""
+"""Whether the newest line of progress says something, and is in sight."""
+
 
 class Site(Gunicorn):
     """A server of the trips app."""
@@ -149,7 +156,7 @@ def test_a_running_step_is_seen_while_it_runs(visit: Visitor, site: Site) -> Non
     visited.badge("Running")
     site.set("hold", False)
     row.locator("rect.done").wait_for(state="attached", timeout=15_000)
-    visited.badge("Waiting")
+    visited.badge("Suspended")
     visited.page.get_by_text("Cancel…").click()
     visited.press("Cancel this execution")
     visited.badge("Cancelled")
@@ -170,6 +177,23 @@ def test_what_is_open_stays_open_while_the_page_lives(
     assert visited.page.get_by_text('"seat": "14A"').first.is_visible()
     assert visited.page.evaluate("document.activeElement.id") == "summary-0"
     assert visited.page.locator("#announce").inner_text() == "Completed"
+
+
+def test_the_newest_line_of_progress_is_in_sight(visit: Visitor, site: Site) -> None:
+    """When the page opens, when a line comes, but not while older ones are read."""
+    site.set("hold", True)
+    mine = site.post("/talks")
+    visited, reading = visit(), visit()
+
+    for one in (visited, reading):
+        one.open(f"executions/{mine}")
+        one.page.wait_for_function(NEWEST, arg="line 39")
+
+    reading.page.evaluate("document.querySelector('.said').scrollTop = 0")
+    site.set("hold", False)
+    visited.page.wait_for_function(NEWEST, arg="the last word")
+    reading.page.locator(".said li", has_text="the last word").wait_for()
+    assert reading.page.evaluate("document.querySelector('.said').scrollTop") == 0
 
 
 def test_resume_and_rerun(visit: Visitor, site: Site) -> None:
@@ -248,7 +272,7 @@ def test_keyboard_alone(visit: Visitor, site: Site) -> None:
             break
 
     keyboard.press("Enter")
-    visited.badge("Waiting")
+    visited.badge("Suspended")
 
     for _ in range(30):
         keyboard.press("Tab")

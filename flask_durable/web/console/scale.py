@@ -63,8 +63,16 @@ class Scale:
         return 100 * (low + share * (high - low)) / self._width
 
     def ticks(self) -> list[tuple[float, float]]:
-        """Give places and their moments, to be written at the axis."""
-        return [(100 * share, self._moment(share)) for share in TICKS]
+        """Give places and their moments, to be written at the axis.
+
+        In the middle of a pause there is none: it says itself how long it was.
+        """
+        found = [(100 * share, self._moment(share)) for share in TICKS]
+        inner = [tick for tick in found[1:-1] if not self._is_passed_over(tick[1])]
+        return [found[0], *inner, found[-1]]
+
+    def _is_passed_over(self, moment: float) -> bool:
+        return any(begin < moment < end for begin, end in self.pauses)
 
     def _moment(self, share: float) -> float:
         place = share * self._width

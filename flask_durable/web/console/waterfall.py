@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import math
 
+from ...history import ENDED
 from ...history import Span
 from ...records import Execution
 from ...records import Failure
@@ -137,9 +138,11 @@ class Drawing:
 
     def _attempt_bar(self, span: Span) -> AttemptBar:
         end = self._end(span)
-        fails = self._failed and span.number == self._attempt
+        last = span.number == self._attempt
+        # What had ended and goes on had failed: nothing else is resumed.
+        fails = self._failed if last else span.how == ENDED
         kind = "fail" if fails else {"l": "fail", "": "run"}.get(span.how, "done")
-        how = HOW[span.how]
+        how = "failed" if fails and span.how == ENDED else HOW[span.how]
         bar = self._bar(kind, span.begun, end, f"Attempt {span.number}, {how}:")
         return AttemptBar(span.number, bar, span.begun, end - span.begun, how)
 

@@ -11,7 +11,7 @@ import typing as t
 STATUSES = {
     "pending": "Pending",
     "running": "Running",
-    "suspended": "Waiting",
+    "suspended": "Suspended",
     "completed": "Completed",
     "failed": "Failed",
     "cancelled": "Cancelled",
@@ -19,6 +19,7 @@ STATUSES = {
     "sleeping": "Sleeping",
     "waiting": "Waiting",
     "interrupted": "Interrupted",
+    "cut": "Cut off",
 }
 
 PACKAGE = str(pathlib.Path(__file__).parent.parent.parent)

@@ -77,6 +77,19 @@ def book_trip() -> dict[str, t.Any]:
     return {"status": "booked", "flight": flight, "payment": payment}
 
 
+@app.post("/talks")
+@durable.endpoint
+def talk() -> dict[str, t.Any]:
+    """Say a lot before a search, and a last word after it."""
+    for number in range(40):
+        step.progress(f"line {number}")
+
+    found = step.run("search", search)
+    step.progress("the last word")
+    step.sleep("rest", 3600)
+    return found
+
+
 @app.post("/refunds")
 @durable.endpoint(retry=Retry(2, initial=0.1))
 def refund() -> dict[str, t.Any]:

@@ -35,12 +35,26 @@ function replace(fresh) {
   const focused = document.activeElement && old.contains(document.activeElement) ? document.activeElement.id : "";
   keep(old, fresh);
   fresh = document.adoptNode(fresh);
+  const place = placeInProgress(old);
   old.replaceWith(fresh);
+  followProgress(place);
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
   if (fresh.dataset.status && fresh.dataset.status !== old.dataset.status) {
     document.getElementById("announce").textContent = fresh.dataset.status;
   }
   dress(fresh);
+}
+
+// The newest line of progress is in sight, unless older ones are being read.
+function placeInProgress(root) {
+  const lines = root.querySelector(".said");
+  const atEnd = !lines || lines.scrollTop + lines.clientHeight > lines.scrollHeight - 4;
+  return atEnd ? null : lines.scrollTop;
+}
+
+function followProgress(place) {
+  const lines = part()?.querySelector(".said");
+  if (lines) lines.scrollTop = place ?? lines.scrollHeight;
 }
 
 function isRead() {
@@ -152,6 +166,7 @@ window.addEventListener("pageshow", () => {
 
 setInterval(() => times(document), 10000);
 dress(document);
+followProgress(null);
 copying();
 show();
 plan();
