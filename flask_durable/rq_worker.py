@@ -10,6 +10,7 @@ import typing as t
 from rq import SimpleWorker
 from rq.exceptions import StopRequested
 from rq.job import Job
+from rq.timeouts import BaseDeathPenalty
 from rq.worker import WorkerStatus
 
 from .dispatch_rq import replay_execution
@@ -77,6 +78,19 @@ class ReplayJob(Job):
         """Send nothing."""
 
 
+class NoTimeLimit(BaseDeathPenalty):
+    """Lets jobs take as long as they do, whatever limit they have in Redis.
+
+    RQ's exception would be raised in a user's step, which then would be called again.
+    """
+
+    def setup_death_penalty(self) -> None:
+        """Set no alarm."""
+
+    def cancel_death_penalty(self) -> None:
+        """There is none."""
+
+
 class ReplayWorker(SimpleWorker):
     """An RQ worker that replays executions without a fork for each.
 
@@ -87,6 +101,7 @@ class ReplayWorker(SimpleWorker):
 
     job_class = ReplayJob
     queue_class = DurableQueue
+    death_penalty_class = NoTimeLimit
     log_result_lifespan = False
     max_connection_wait_time = 2.0
 

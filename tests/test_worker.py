@@ -267,6 +267,28 @@ def test_callbacks_of_a_job_are_not_called(
     assert not mark.exists()
 
 
+def test_a_job_has_no_time_limit(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it says: an alarm would go off in the middle of a user's step."""
+    seen: list[t.Any] = []
+
+    def look(*args: t.Any) -> str:
+        seen.append(signal.getsignal(signal.SIGALRM))
+        return "seen"
+
+    monkeypatch.setattr(rq_worker, "replay_execution", look)
+    before = signal.signal(signal.SIGALRM, signal.SIG_IGN)
+
+    try:
+        workplace.push_good(timeout="100")
+        workplace.work()
+        assert seen == [signal.SIG_IGN]
+        assert signal.getsignal(signal.SIGALRM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_webhooks_of_a_job_are_not_sent(workplace: Workplace) -> None:
     """A job names any address for them."""
     with Listener() as listener:
