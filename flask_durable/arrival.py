@@ -25,7 +25,7 @@ from .replay import Replay
 from .sending import HEADER
 from .sending import INSIDE
 from .sending import Inside
-from .signing import EXPIRED
+from .signing import FOR_NOW
 from .signing import read_ticket
 from .signing import Ticket
 from .state import get_state
@@ -151,7 +151,10 @@ def _check_lost_way(app: Flask, header: str) -> None:
     """Let a good ticket whose URL leads nowhere any more hear that from Flask."""
     ticket = read_ticket(app, header)
 
-    if isinstance(ticket, str) or request.routing_exception is None:
+    if isinstance(ticket, str):
+        raise refuse_replay(ticket)
+
+    if request.routing_exception is None:
         raise refuse_replay("the view is not durable")
 
 
@@ -212,6 +215,6 @@ def refuse_replay(reason: str) -> Problem:
     logger.warning(
         "Refused a replay of %s %r: %s.", request.method, request.path, reason
     )
-    headers = {HEADER: "expired"} if reason == EXPIRED else {}
+    headers = {HEADER: FOR_NOW[reason]} if reason in FOR_NOW else {}
     detail = f"The {HEADER} header is not good for this request: {reason}."
     return Problem(403, detail, headers)

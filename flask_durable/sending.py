@@ -22,6 +22,7 @@ from .capture import wire_request
 from .config import Config
 from .records import ExecutionStatus
 from .records import RequestRecord
+from .signing import FOREIGN
 
 if t.TYPE_CHECKING:
     import requests
@@ -29,7 +30,7 @@ if t.TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 HEADER = "Durable-Replay"
-"""The header that carries the ticket; an answer has it if the ticket expired."""
+"""The header that carries the ticket; an answer has it if another one may do."""
 
 CONNECT_TIMEOUT = 5.0
 """Seconds to wait for a server of the app to accept a connection."""
@@ -54,6 +55,12 @@ class Answer:
             return False
 
         return self.response.status_code < 500 and self.response.status_code != 429
+
+    @property
+    def foreign(self) -> bool:
+        """Tell whether the server that answered has other keys than we."""
+        found = self.response.headers.get(HEADER) if self.response else None
+        return found == FOREIGN
 
     def __str__(self) -> str:
         return self.response.status if self.response is not None else self.error

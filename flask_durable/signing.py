@@ -22,8 +22,16 @@ TICKET_SKEW = 60.0
 """Seconds by which another machine's clock may be behind."""
 
 
+FOREIGN = "foreign"
+"""What an answer's ``Durable-Replay`` header says where the keys differ."""
+
 EXPIRED = "it has expired"
-"""Why a ticket that was good is not any more; a new one may be."""
+NOT_OURS = "its signature is not ours"
+OTHER_VERSION = "it is of another version"
+
+FOR_NOW = {EXPIRED: "expired", NOT_OURS: FOREIGN, OTHER_VERSION: "version"}
+"""Why a ticket may be no good now, though one will be later or is at another server,
+and what the header says of it."""
 
 
 def sign_link(app: Flask, execution_id: str) -> str:
@@ -91,9 +99,9 @@ def read_ticket(app: Flask, value: str) -> Ticket | str:
         *fields, made_at = _serializer(app, "replay").loads(value)
         ticket = Ticket(*fields)
     except BadSignature:
-        return "its signature is not ours"
+        return NOT_OURS
     except TypeError:
-        return "it is of another version"
+        return OTHER_VERSION
 
     if not -TICKET_SKEW <= clock.now() - made_at <= TICKET_AGE:
         return EXPIRED

@@ -106,10 +106,11 @@ def sender(settings: None, app: Flask, durable: FlaskDurable, drive: Drive) -> S
         answer("503 Service Unavailable"),
         answer("429 Too Many Requests"),
         answer("403 Forbidden", Durable_Replay="expired"),
+        answer("403 Forbidden", Durable_Replay="foreign"),
         then_close(answer(body=b"x" * 9)[:-5]),
         reset,
     ],
-    ids=["500", "502", "503", "429", "expired", "short", "reset"],
+    ids=["500", "502", "503", "429", "expired", "foreign", "short", "reset"],
 )
 def test_an_answer_that_may_be_better_soon_is_no_refusal(
     sender: Sender,
@@ -393,6 +394,28 @@ def test_without_a_ticket_nothing_is_restored(make_shop: MakeShop, first: bool) 
     (seen,) = shop.seen
     assert (seen["address"], seen["user"]) == ("127.0.0.1", None)
     assert (seen["scheme"], seen["host"]) == ("http", "localhost")
+
+
+def test_a_server_with_another_key_does_not_end_the_execution(
+    make_shop: MakeShop, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Keys change server by server; the log says what to do."""
+    server = make_shop()
+    server.app.secret_key = "other"
+
+    with serving(server.app) as url:
+        sender = make_shop(url)
+        answer = sender.app.test_client().post("/a b/c")
+        drive = Drive(sender.app)
+
+        for _ in range(MAX_REFUSALS + 1):
+            drive.advance(DAY)
+            drive.run_due()
+
+        assert (drive.status(answer)["status"], server.seen) == ("suspended", [])
+        assert "give all processes the same SECRET_KEY" in caplog.text
+        server.app.config["SECRET_KEY_FALLBACKS"] = ["tests"]
+        assert drive.finish(answer).text == "awake"
 
 
 def test_a_view_that_takes_longer_than_the_time_out_runs_once(

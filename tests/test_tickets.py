@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 
 import pytest
@@ -14,6 +15,7 @@ from flask_durable import durable_replay
 from flask_durable import FlaskDurable
 from flask_durable import step
 from flask_durable.ids import new_id
+from flask_durable.signing import _serializer
 from flask_durable.signing import sign_ticket
 from flask_durable.signing import Ticket
 from flask_durable.signing import TICKET_AGE
@@ -216,9 +218,27 @@ def test_a_ticket_of_another_time_is_refused(
     assert answer.headers["Durable-Replay"] == "expired"
 
 
+@pytest.mark.parametrize("path", ["/work/a?b=c", "/gone", "/plain"])
+def test_a_ticket_of_another_key_may_be_good_elsewhere(gate: Gate, path: str) -> None:
+    """The sender hears that this server has another key, or none of its views yet."""
+    ticket = sign_ticket(other_app("theirs"), gate.ticket())
+    answer = gate.send(ticket, path)
+    assert (answer.status_code, gate.ran) == (403, [])
+    assert answer.headers["Durable-Replay"] == "foreign"
+
+
+def test_a_ticket_of_another_version_may_be_good_elsewhere(
+    gate: Gate, refused: t.Any
+) -> None:
+    """The sender's package is a newer one than this server's, or an older one."""
+    theirs = [*dataclasses.astuple(gate.ticket()), "more", clock.now()]
+    answer = gate.send(_serializer(gate.app, "replay").dumps(theirs))
+    refused(answer, "it is of another version")
+    assert answer.headers["Durable-Replay"] == "version"
+
+
 def test_other_refusals_dont_tell_that_a_new_ticket_would_do(gate: Gate) -> None:
     """It would not."""
-    assert "Durable-Replay" not in gate.send("forged").headers
     assert "Durable-Replay" not in gate.send(gate.sign(), data=b"e").headers
 
 
