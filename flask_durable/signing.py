@@ -22,6 +22,8 @@ TICKET_SKEW = 60.0
 """Seconds by which another machine's clock may be behind."""
 
 
+KEY_TYPES = (str, bytes, bytearray)
+
 FOREIGN = "foreign"
 """What an answer's ``Durable-Replay`` header says where the keys differ."""
 
@@ -112,23 +114,54 @@ def read_ticket(app: Flask, value: str) -> Ticket | str:
 def check_secret_key(app: Flask) -> None:
     """Make sure that the app can sign.
 
-    :raises RuntimeError: if it has no secret key
+    :raises RuntimeError: if it has no secret key, or one that is no key
     """
-    if not app.secret_key:
-        raise RuntimeError(
-            "Durable endpoints sign links and replays, and this app has no"
-            " SECRET_KEY. Make one with\n\n"
-            "    python -c 'import secrets; print(secrets.token_hex())'\n\n"
-            "and set it as app.secret_key, the same in every process."
-        )
+    _keys(app)
+
+
+MAKE_ONE = (
+    "Make one with\n\n"
+    "    python -c 'import secrets; print(secrets.token_hex())'\n\n"
+    "and set it as app.secret_key, the same in every process."
+)
 
 
 def _keys(app: Flask) -> tuple[t.Any, ...]:
     """List the keys, oldest first, as itsdangerous wants them."""
-    check_secret_key(app)
-    older: list[t.Any] = app.config.get("SECRET_KEY_FALLBACKS") or []
-    keys: list[t.Any] = [*reversed(older), app.secret_key]
-    return tuple(key if isinstance(key, str) else bytes(key) for key in keys)
+    key: t.Any = app.secret_key
+    older: t.Any = app.config.get("SECRET_KEY_FALLBACKS") or ()
+
+    if not key:
+        raise RuntimeError(
+            "Durable endpoints sign links and replays, and this app has no"
+            f" SECRET_KEY. {MAKE_ONE}"
+        )
+
+    if not isinstance(key, KEY_TYPES):
+        raise RuntimeError(
+            f"SECRET_KEY is of type {type(key).__name__}, and must be text or bytes."
+            f" {MAKE_ONE}"
+        )
+
+    if not isinstance(older, (list, tuple)):
+        raise RuntimeError(
+            f"SECRET_KEY_FALLBACKS is of type {type(older).__name__}, and must be a"
+            """ list of keys, such as FLASK_SECRET_KEY_FALLBACKS='["…"]'."""
+        )
+
+    return tuple(map(_key, [*reversed(older), key]))
+
+
+def _key(key: t.Any) -> str | bytes:
+    if not key or not isinstance(key, KEY_TYPES):
+        empty = isinstance(key, KEY_TYPES)
+        what = "an empty key" if empty else f"a key of type {type(key).__name__}"
+        raise RuntimeError(
+            f"SECRET_KEY_FALLBACKS has {what}: each must be text or bytes, as"
+            " SECRET_KEY is."
+        )
+
+    return key if isinstance(key, str) else bytes(key)
 
 
 def _signer(app: Flask, purpose: str) -> Signer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc as cabc
+import typing as t
 
 import pytest
 from flask import Flask
@@ -178,6 +179,48 @@ def test_what_the_app_signs_is_no_ticket() -> None:
 def t_str(value: str | bytes) -> str:
     """Give a signed value as text."""
     return value if isinstance(value, str) else value.decode()
+
+
+@pytest.mark.parametrize("key", [12345, True, 1.5, ["key"], {"key": "x"}])
+def test_a_key_that_is_neither_text_nor_bytes_is_refused(key: t.Any) -> None:
+    """From the environment, digits come as a number, of which zeros would be made."""
+    app = make_app()
+    app.config["SECRET_KEY"] = key
+    name = type(key).__name__
+
+    for call in (lambda: check_secret_key(app), lambda: sign_link(app, ID)):
+        with pytest.raises(RuntimeError, match=f"SECRET_KEY is of type {name},"):
+            call()
+
+
+@pytest.mark.parametrize("key", ["", b"", None, 7])
+def test_a_fallback_that_is_no_key_is_refused(key: t.Any) -> None:
+    """An empty one would let anybody sign."""
+    app = make_app("new", "old", key)
+
+    with pytest.raises(RuntimeError, match="SECRET_KEY_FALLBACKS has an? .*: each"):
+        read_link(app, "x.y")
+
+
+@pytest.mark.parametrize("fallbacks", ["old", b"old", {"old": 1}, 7])
+def test_fallbacks_that_are_no_list_are_refused(fallbacks: t.Any) -> None:
+    """Each character of a text would be a key; the error shows how to write a list."""
+    app = make_app()
+    app.config["SECRET_KEY_FALLBACKS"] = fallbacks
+
+    with pytest.raises(RuntimeError, match="is of type .*, and must be a list") as told:
+        check_secret_key(app)
+
+    assert "old" not in str(told.value)
+    assert """FLASK_SECRET_KEY_FALLBACKS='["…"]'""" in str(told.value)
+
+
+@pytest.mark.parametrize("fallbacks", [None, [], (), ("old",), [bytearray(b"old")]])
+def test_fallbacks_may_be_a_list_or_a_tuple(fallbacks: t.Any) -> None:
+    """Or none at all."""
+    app = make_app()
+    app.config["SECRET_KEY_FALLBACKS"] = fallbacks
+    assert read_link(app, sign_link(app, ID)) == ID
 
 
 @pytest.mark.parametrize("key", [None, ""])
