@@ -30,8 +30,14 @@ FOREIGN = "foreign"
 EXPIRED = "it has expired"
 NOT_OURS = "its signature is not ours"
 OTHER_VERSION = "it is of another version"
+OTHER_APP = "it is for another app"
 
-FOR_NOW = {EXPIRED: "expired", NOT_OURS: FOREIGN, OTHER_VERSION: "version"}
+FOR_NOW = {
+    EXPIRED: "expired",
+    NOT_OURS: FOREIGN,
+    OTHER_VERSION: "version",
+    OTHER_APP: "app",
+}
 """Why a ticket may be no good now, though one will be later or is at another server,
 and what the header says of it."""
 
@@ -91,19 +97,26 @@ class Ticket:
 
 
 def sign_ticket(app: Flask, ticket: Ticket) -> str:
-    """Make the value of the ``Durable-Replay`` header."""
-    return _serializer(app, "replay").dumps([*dataclasses.astuple(ticket), clock.now()])
+    """Make the value of the ``Durable-Replay`` header.
+
+    It is for this app: another one may have the same journal and the same key.
+    """
+    fields = [*dataclasses.astuple(ticket), app.name, clock.now()]
+    return _serializer(app, "replay").dumps(fields)
 
 
 def read_ticket(app: Flask, value: str) -> Ticket | str:
     """Give the ticket, or a sentence that says why it is no good."""
     try:
-        *fields, made_at = _serializer(app, "replay").loads(value)
+        *fields, name, made_at = _serializer(app, "replay").loads(value)
         ticket = Ticket(*fields)
     except BadSignature:
         return NOT_OURS
-    except TypeError:
+    except (TypeError, ValueError):
         return OTHER_VERSION
+
+    if name != app.name:
+        return OTHER_APP
 
     if not -TICKET_SKEW <= clock.now() - made_at <= TICKET_AGE:
         return EXPIRED

@@ -126,7 +126,7 @@ def refused(gate: Gate, caplog: pytest.LogCaptureFixture) -> t.Any:
 
 
 def other_app(key: str) -> Flask:
-    """Make an app with another key."""
+    """Make an app of another name, with a key."""
     app = Flask("other")
     app.secret_key = key
     return app
@@ -156,6 +156,17 @@ def test_a_ticket_of_another_app_is_refused(gate: Gate, refused: t.Any) -> None:
     """It has a key of its own."""
     ticket = sign_ticket(other_app("theirs"), gate.ticket())
     refused(gate.send(ticket), NOT_OURS)
+
+
+def test_a_ticket_of_another_app_with_our_key_is_refused(
+    gate: Gate, refused: t.Any
+) -> None:
+    """They share a journal and a key; its own servers may take it."""
+    ticket = sign_ticket(other_app("tests"), gate.ticket(origin=ORIGIN))
+    answer = gate.send(ticket)
+    refused(answer, "it is for another app")
+    assert answer.headers["Durable-Replay"] == "app"
+    assert "203.0.113.9" not in gate.addresses
 
 
 def test_a_ticket_for_no_execution_is_refused(gate: Gate, refused: t.Any) -> None:
@@ -231,7 +242,7 @@ def test_a_ticket_of_another_version_may_be_good_elsewhere(
     gate: Gate, refused: t.Any
 ) -> None:
     """The sender's package is a newer one than this server's, or an older one."""
-    theirs = [*dataclasses.astuple(gate.ticket()), "more", clock.now()]
+    theirs = [*dataclasses.astuple(gate.ticket()), "", "more", clock.now()]
     answer = gate.send(_serializer(gate.app, "replay").dumps(theirs))
     refused(answer, "it is of another version")
     assert answer.headers["Durable-Replay"] == "version"

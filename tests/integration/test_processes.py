@@ -182,7 +182,7 @@ def make_ticket(site: Shop, execution_id: str) -> str:
     row = site.journal.row(execution_id)
     site.journal.wake_steps(execution_id)
     site.journal.change(execution_id, ready_at=0.0, due_at=row.now + DAY)
-    signer = Flask("signer")
+    signer = Flask("shop")
     signer.secret_key = SECRET_KEY
     return sign_ticket(signer, Ticket(execution_id, 2, row.digest))
 
