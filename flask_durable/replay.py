@@ -18,6 +18,7 @@ from .errors import ReplayRejected
 from .records import CLAIMABLE
 from .records import Failure
 from .records import Outgoing
+from .records import qualified_name
 from .recovery import backoff
 from .recovery import PUT_OFF
 from .sending import Answer
@@ -134,7 +135,8 @@ def _try_to_send(
     except Exception as error:
         # Such as a stored request that can't be read: it must not be tried on and on.
         logger.exception("The request of execution %s can't be sent.", execution_id)
-        return Answer(None, f"by nobody, since it can't be sent ({error!r})")
+        name = qualified_name(error)
+        return Answer(None, f"by nobody, since it can't be sent ({name})")
 
 
 def _send(

@@ -21,6 +21,7 @@ from .capture import request_environ
 from .capture import wire_request
 from .config import Config
 from .records import ExecutionStatus
+from .records import qualified_name
 from .records import RequestRecord
 from .signing import FOREIGN
 
@@ -111,7 +112,8 @@ def _run(app: Flask, environ: dict[str, t.Any]) -> Answer:
             environ[INSIDE].execution_id,
             environ.get("PATH_INFO"),
         )
-        return Answer(None, repr(error))
+        # What is said of the answer is kept in Redis, so without its message.
+        return Answer(None, f"by an exception ({qualified_name(error)})")
 
     return Answer(Response(body, status, headers))
 

@@ -38,6 +38,7 @@ from flask_durable.state import opened_state
 from flask_durable.store import Store
 from flask_durable.sweeper import POLL
 from flask_durable.sweeper import Sweeper
+from flask_durable.tables import executions
 
 from .driving import Drive
 from .integration.orders import enqueue
@@ -362,6 +363,29 @@ def test_a_job_replays_its_execution(line: Line) -> None:
         assert replay_execution(id, 2) == "is completed"
 
     assert line.attempts == 2
+
+
+def test_the_result_of_a_job_has_no_message(
+    line: Line, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is kept in Redis, where nothing is encrypted; the log has all of it."""
+    ids = [line.begin(), line.begin()]
+    line.drive.advance(61)
+    spoil = executions.update().where(executions.c.id == ids[1])
+    database = line.state.store.database
+    database.run(lambda c: c.execute(spoil.values(request=b'{"card 4111": ')))
+
+    def broken(*args: t.Any) -> t.NoReturn:
+        raise LookupError("card 4111")
+
+    t.cast(t.Any, line.app).wsgi_app = broken
+
+    with line.app.app_context():
+        said = [replay_execution(id, 2) for id in ids]
+
+    assert said[0] == "is put off for 1 s: answered by an exception (LookupError)"
+    assert said[1].endswith("since it can't be sent (json.decoder.JSONDecodeError)")
+    assert "card 4111" in caplog.text
 
 
 def several(line: Line, count: int) -> list[tuple[str, int]]:
