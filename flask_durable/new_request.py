@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections.abc as cabc
 import contextlib
 import typing as t
+import urllib.parse
 
 from flask import Flask
 from flask import has_request_context
@@ -44,6 +45,7 @@ def make_request(
 ) -> NewRequest:
     """Make a request of an endpoint, as if a client had sent it.
 
+    It goes to the host of the current request, or to that of the endpoint's rule.
     Outside of a request the app's ``SERVER_NAME`` and ``PREFERRED_URL_SCHEME`` tell
     where to, as for ``url_for``.
 
@@ -56,9 +58,7 @@ def make_request(
     method = _method(app, name)
 
     with contextlib.nullcontext() if has_request_context() else _context(app):
-        path = url_for(name, _method=method, **(values or {}))
-        root = request.script_root
-        base = request.root_url
+        base, path = _split(url_for(name, _method=method, **(values or {})))
 
     tracer = get_state(app).tracer
 
@@ -66,7 +66,7 @@ def make_request(
         headers = {**tracer.headers(), **(headers or {})}
 
     builder = EnvironBuilder(
-        path=path.removeprefix(root),
+        path=path,
         base_url=base,
         method=method,
         query_string=dict(query) if query else None,
@@ -83,6 +83,18 @@ def make_request(
     options = options_of(app, name, method)
     limit = _check_size(app, name, options, int(environ.get("CONTENT_LENGTH") or 0))
     return NewRequest(name, options, capture_request(Request(environ), limit))
+
+
+def _split(url: str) -> tuple[str, str]:
+    """Give where the app is, on the URL's host if it names one, and the path there."""
+    parts = urllib.parse.urlsplit(url)
+    base = urllib.parse.urlsplit(request.root_url)
+
+    if parts.netloc:
+        base = base._replace(scheme=parts.scheme, netloc=parts.netloc)
+
+    path = parts._replace(scheme="", netloc="").geturl()
+    return base.geturl(), path.removeprefix(request.script_root)
 
 
 def _check_size(app: Flask, name: str, options: Options | None, size: int) -> int:

@@ -250,6 +250,40 @@ def test_a_blueprints_endpoint_may_be_relative(
     assert finish(drive, client.post("/pages/parent")).json == {"path": "/pages/child"}
 
 
+@pytest.mark.parametrize("root", ["", "/app"])
+@pytest.mark.parametrize("by", ["host", "subdomain"])
+def test_a_child_goes_to_the_host_of_its_endpoint(
+    app: Flask,
+    durable: FlaskDurable,
+    client: FlaskClient,
+    drive: Drive,
+    by: str,
+    root: str,
+) -> None:
+    """As for url_for: a tenant's view runs for that tenant."""
+    app.config["SERVER_NAME"] = "shop.test"
+    app.url_map.host_matching = by == "host"
+    app.subdomain_matching = by == "subdomain"
+    end = ".shop.test" if by == "host" else ""
+    domain: t.Any = {by: "<tenant>"}
+    seen: list[str] = []
+
+    @app.post("/child", **domain)
+    @durable.endpoint
+    def child(tenant: str) -> t.Any:
+        seen.append(f"{tenant} {request.url}")
+        return {}
+
+    @app.post("/parent", **{by: f"www{end}"})
+    @durable.endpoint
+    def parent() -> t.Any:
+        return step.invoke("child", "child", values={"tenant": "ann" + end})
+
+    client.post("/parent", base_url=f"http://www.shop.test{root}")
+    assert (drive.run_due(), drive.run_due()) == (2, 0)
+    assert seen == [f"ann{end} http://ann.shop.test{root}/child"]
+
+
 # Start
 
 
@@ -262,6 +296,28 @@ def test_an_execution_is_started_without_a_client(shop: Shop, drive: Drive) -> N
     assert drive.run_due() == 1
     found = shop.durable.get(started)
     assert (found.status, found.attempt, found.endpoint) == ("completed", 1, "child")
+
+
+def test_an_execution_is_started_on_the_subdomain_of_its_endpoint(
+    app: Flask, durable: FlaskDurable, drive: Drive
+) -> None:
+    """Outside of a request, with the app's scheme, port and root."""
+    app.config |= {"SERVER_NAME": "shop.test:5000", "APPLICATION_ROOT": "/app"}
+    app.config["PREFERRED_URL_SCHEME"] = "https"
+    app.subdomain_matching = True
+    seen: list[str] = []
+
+    @app.post("/orders", subdomain="<tenant>")
+    @durable.endpoint
+    def order(tenant: str) -> str:
+        seen.append(f"{tenant} {request.url}")
+        return "done"
+
+    with app.app_context():
+        durable.start("order", values={"tenant": "ann"}, query={"x": 1})
+
+    assert drive.run_due() == 1
+    assert seen == ["ann https://ann.shop.test:5000/app/orders?x=1"]
 
 
 @pytest.mark.usefixtures("context")
