@@ -24,18 +24,19 @@ from .attempt import Attempt
 from .awaiting import leaves
 from .capture import capture_response
 from .ending import Ending
+from .ending import Outcome
 from .errors import Cancelled
 from .errors import FINAL
 from .errors import JournalLostError
 from .errors import JournalUnavailable
 from .errors import LeaseLostError
+from .errors import NonDeterminismError
 from .errors import Suspended
 from .options import Options
 from .patience import Patience
 from .problems import Problem
 from .problems import problem_response
 from .records import Execution
-from .records import ExecutionStatus
 from .records import Failure
 from .records import ResponseRecord
 from .scope import current_scope
@@ -50,14 +51,6 @@ logger = logging.getLogger(__name__)
 KEY = "flask_durable.call"
 
 View = cabc.Callable[..., t.Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """How an execution ends once Flask has made the error's response."""
-
-    status: ExecutionStatus
-    error: bytes | None = None
 
 
 class Call:
@@ -186,8 +179,13 @@ class Call:
     def _failed(self, error: BaseException) -> Response:
         """Begin a new attempt later, or leave the error to Flask."""
         if isinstance(error, HTTPException):
-            self._outcome = Outcome("completed")
-            raise error
+            try:
+                self._attempt.check_unasked()
+            except NonDeterminismError as differs:
+                error = differs
+            else:
+                self._outcome = Outcome("completed")
+                raise error
 
         failure = self._root.failure(error).encode()
         errors = self._attempt.execution.errors + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import os
@@ -18,6 +19,14 @@ from .watchers import watchers
 logger = logging.getLogger(__name__)
 
 SUSPENDED = "is suspended for %.1f s"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How an execution ends once Flask has made the error's response."""
+
+    status: ExecutionStatus
+    error: bytes | None = None
 
 
 class Ending:

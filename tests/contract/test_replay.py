@@ -668,17 +668,49 @@ def removed() -> None:
     step.run("charge-card", lambda: 2)
 
 
+def refused() -> None:
+    """Be turned away, as by a decorator beneath the endpoint, before any of them."""
+    abort(429)
+
+
+@pytest.mark.parametrize(
+    ("later", "status"), [(removed, 200), (refused, 429)], ids=["removed", "refused"]
+)
 def test_a_step_that_is_gone_is_a_warning(
     app: Flask,
     durable: FlaskDurable,
     client: FlaskClient,
     drive: Drive,
     caplog: pytest.LogCaptureFixture,
+    later: cabc.Callable[[], None],
+    status: int,
 ) -> None:
-    """The view finished without a step of the journal."""
-    changing(app, durable, two_steps, removed)
-    assert drive.finish(client.post("/work")).text == "done"
+    """The view finished without a step of the journal, or raised its answer."""
+    changing(app, durable, two_steps, later)
+    assert drive.finish(client.post("/work")).status_code == status
     assert "reserve-seat" in warnings_of(caplog)
+
+
+def test_an_http_error_of_a_step_is_no_warning(
+    app: Flask,
+    durable: FlaskDurable,
+    client: FlaskClient,
+    drive: Drive,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The view asked for all that the journal has."""
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> ResponseReturnValue:
+        step.parallel(
+            lambda: step.run("reserve-seat", abort, 409),
+            lambda: step.sleep("nap", 60),
+        )
+        return "done"
+
+    assert drive.finish(client.post("/work")).status_code == 409
+    assert "without asking" not in warnings_of(caplog)
 
 
 def test_another_order_is_a_warning(
@@ -695,7 +727,9 @@ def test_another_order_is_a_warning(
 
 
 @pytest.mark.config(DURABLE_STRICT_REPLAY=True)
-@pytest.mark.parametrize("later", [removed, turned], ids=["removed", "turned"])
+@pytest.mark.parametrize(
+    "later", [removed, turned, refused], ids=["removed", "turned", "refused"]
+)
 def test_in_strict_mode_another_journal_is_an_error(
     app: Flask,
     durable: FlaskDurable,
