@@ -202,8 +202,13 @@ def _refuse(state: State, execution_id: str, attempt: int, answer: Answer) -> st
         " let replays pass with durable_replay()."
     )
     logger.error("Execution %s failed: %s", execution_id, error)
-    limit = state.config.max_response_bytes
-    record = capture_response(answer.response, lambda: "", limit)
+    record = None
+
+    # Another one would look like an end that is well, or like none.
+    if answer.response.status_code >= 400:
+        limit = state.config.max_response_bytes
+        record = capture_response(answer.response, lambda: "", limit)
+
     failure = Failure.of(error).encode()
     state.upkeep.refuse(execution_id, attempt - 1, record, failure)
     return "is failed"

@@ -157,9 +157,13 @@ class Upkeep:
         return bool(rows)
 
     def refuse(
-        self, execution_id: str, attempt: int, response: ResponseRecord, error: bytes
+        self,
+        execution_id: str,
+        attempt: int,
+        response: ResponseRecord | None,
+        error: bytes,
     ) -> bool:
-        """End an unclaimed execution as failed with what the app answered."""
+        """End an unclaimed execution as failed, if need be without a response."""
         return self._end(
             self._sql.refuse,
             execution_id=execution_id,
