@@ -33,6 +33,7 @@ from .database import Database
 from .database import SILENCE
 from .dispatch import Dispatcher
 from .dispatch_thread import ThreadDispatcher
+from .doubts import doubts
 from .endpoint import serve
 from .operations import Operations
 from .options import Idempotency
@@ -102,6 +103,10 @@ class FlaskDurable(Operations):
         app.url_value_preprocessor(_on_request)
         app.teardown_request(_on_teardown)
         got_request_exception.connect(_on_exception, app)
+
+        if not app.testing:
+            for doubt in doubts(app.config):
+                logger.warning("%s", doubt)
 
     @t.overload
     def endpoint(self, view: F, /) -> F: ...

@@ -148,7 +148,15 @@ def test_all_is_well(run: Run) -> None:
     done = run("check")
     assert done.exit_code == 0
     lines = [line.partition(":")[0] for line in done.output.splitlines()]
-    names = ["database", "schema", "secret key", "redis", "workers", "replay url"]
+    names = [
+        "settings",
+        "database",
+        "schema",
+        "secret key",
+        "redis",
+        "workers",
+        "replay url",
+    ]
     assert lines == [f"ok   {name}" for name in names]
 
 
@@ -164,5 +172,6 @@ def test_what_is_bad_is_told(app: Flask, tmp_path: t.Any) -> None:
     FlaskDurable(app)
     done = app.test_cli_runner().invoke(args=["durable", "check", "--json"])
     assert done.exit_code == 1
-    assert [result["ok"] for result in json.loads(done.output)] == [False] * 6
+    results = [result["ok"] for result in json.loads(done.output)]
+    assert results == [True, *[False] * 6]
     assert HOST in done.output

@@ -12,6 +12,7 @@ from flask_durable import StepError
 
 app = Flask(__name__)
 app.config["SECRET_KEY"] = "dev"
+app.config.from_prefixed_env()
 durable = FlaskDurable(app)
 
 

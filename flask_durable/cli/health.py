@@ -11,6 +11,7 @@ import click
 from flask.cli import with_appcontext
 
 from .. import schema
+from ..doubts import doubts
 from ..errors import DurableError
 from ..signing import check_secret_key
 from ..state import opened_state
@@ -34,7 +35,7 @@ class Trouble(Exception):
 @as_json
 @with_appcontext
 def check(as_json: bool) -> None:
-    """Check database, schema, secret key, Redis, workers and replay URL.
+    """Check settings, database, schema, secret key, Redis, workers and replay URL.
 
     Exits with 1 if one is bad.
     """
@@ -64,6 +65,13 @@ def _result(name: str, test: Test, state: State) -> tuple[str, bool, str]:
         return name, True, test(state)
     except (Trouble, DurableError, RuntimeError) as error:
         return name, False, str(error).partition("\n")[0]
+
+
+def _check_settings(state: State) -> str:
+    if found := doubts(this_app().config):
+        raise Trouble(" ".join(found))
+
+    return "read"
 
 
 def _check_database(state: State) -> str:
@@ -154,6 +162,7 @@ def _nowhere(state: State) -> str:
 
 
 TESTS: dict[str, Test] = {
+    "settings": _check_settings,
     "database": _check_database,
     "schema": _check_schema,
     "secret key": _check_key,
