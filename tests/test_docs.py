@@ -294,6 +294,7 @@ def test_an_expense_is_approved_and_paid(
     claim = {"manager": "bob", "what": "a train", "number": "E1"}
     answer = client.post("/expenses", json=claim)
     link = capsys.readouterr().out.split()[-1]
+    assert '<form method="post">' in client.get(link).text
     assert client.post(link, data={"answer": "yes", "name": "bob"}).status_code == 200
     drive.run_due()
     assert drive.status(answer)["waiting_for"]["kind"] == "event"
@@ -306,11 +307,30 @@ def test_an_expense_is_approved_and_paid(
     assert final == {"approved_by": "bob", "paid_on": "2030-01-01"}
 
 
-def test_nobody_approves(load: Load) -> None:
-    """After three days the view says so."""
+def test_nobody_approves(load: Load, capsys: pytest.CaptureFixture[str]) -> None:
+    """After three days the view says so, and so does the form."""
     _, client, drive = load("approval")
     claim = {"manager": "bob", "what": "a train", "number": "E1"}
     assert drive.finish(client.post("/expenses", json=claim)).status_code == 504
+    link = capsys.readouterr().out.split()[-1]
+    assert client.post(link, data={"answer": "no", "name": "bob"}).status_code == 410
+
+
+def test_an_approval_is_given_once(
+    load: Load, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another answer is refused, and so is a link that nobody was sent."""
+    _, client, _ = load("approval")
+    claim = {"manager": "bob", "what": "a train", "number": "E1"}
+    client.post("/expenses", json=claim)
+    link = capsys.readouterr().out.split()[-1]
+    codes = [
+        client.post(link, data={"answer": answer, "name": "bob"}).status_code
+        for answer in ("yes", "yes", "no")
+    ]
+    assert codes == [200, 200, 409]
+    junk = client.post("/approvals/junk", data={"answer": "no", "name": "bob"})
+    assert junk.status_code == 404
 
 
 def test_a_webhook_ships_once(load: Load, capsys: pytest.CaptureFixture[str]) -> None:

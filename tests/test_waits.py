@@ -487,7 +487,9 @@ def test_bad_callbacks_are_refused(
     view(work)
     url = f"/durable/callbacks/{token or links[0]}"
     assert client.post(url, data=data).status_code == status
-    assert client.get(url).status_code == 405
+    refused = client.get(url)
+    assert (refused.status_code, refused.headers["Allow"]) == (405, "POST")
+    assert "takes a POST of JSON" in (refused.json or {})["detail"]
     assert client.post(f"/durable/callbacks/{links[0]}", json=1).status_code == 204
 
 

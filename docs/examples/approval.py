@@ -2,10 +2,14 @@
 
 import datetime as dt
 
+from flask import abort
 from flask import Flask
 from flask import jsonify
 from flask import request
 
+from flask_durable import CallbackConflict
+from flask_durable import CallbackGone
+from flask_durable import ExecutionNotFound
 from flask_durable import FlaskDurable
 from flask_durable import step
 from flask_durable import WaitTimeoutError
@@ -14,6 +18,15 @@ app = Flask(__name__)
 app.config["SECRET_KEY"] = "dev"
 app.config.from_prefixed_env()
 durable = FlaskDurable(app)
+
+
+FORM = """
+<form method="post">
+  <input name="name" placeholder="Your name" required>
+  <button name="answer" value="yes">Yes</button>
+  <button name="answer" value="no">No</button>
+</form>
+"""
 
 
 def mail(to, text):
@@ -40,10 +53,24 @@ def expense():
     return jsonify(approved_by=answer["by"], paid_on=paid["date"])
 
 
+@app.get("/approvals/<token>")
+def form(token):
+    return FORM
+
+
 @app.post("/approvals/<token>")
 def approve(token):
     answer = {"ok": request.form["answer"] == "yes", "by": request.form["name"]}
-    durable.complete_callback(token, answer)
+
+    try:
+        durable.complete_callback(token, answer)
+    except ExecutionNotFound:
+        abort(404)
+    except CallbackConflict:
+        return "It was answered before.", 409
+    except CallbackGone:
+        return "It is too late.", 410
+
     return "Thank you."
 
 

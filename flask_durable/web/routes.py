@@ -54,6 +54,7 @@ def make_blueprint(prefix: str, host_matching: bool) -> Blueprint:
     blueprint.add_url_rule(
         "/callbacks/<token>", "callback", callback, methods=["POST"], host=host
     )
+    blueprint.add_url_rule("/callbacks/<token>", "no_page", no_page, host=host)
     add_console(blueprint, host)
     blueprint.url_value_preprocessor(exempt_posts)
     blueprint.register_error_handler(JournalUnavailable, _unavailable)
@@ -127,6 +128,15 @@ def callback(token: str) -> Response:
         raise too_big from None
 
     return _not_stored(Response(status=204))
+
+
+def no_page(token: str) -> t.NoReturn:
+    """Refuse whoever opens the link of a callback in a browser."""
+    detail = (
+        "This link takes a POST of JSON, as systems send it. For people, make a page of"
+        " your own with the callback's .token."
+    )
+    raise Problem(405, detail, {"Allow": "POST"})
 
 
 def _json() -> t.Any:
