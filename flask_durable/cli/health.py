@@ -11,7 +11,7 @@ import click
 from flask.cli import with_appcontext
 
 from .. import schema
-from ..doubts import doubts
+from ..doubts import unread
 from ..errors import DurableError
 from ..signing import check_secret_key
 from ..state import opened_state
@@ -68,7 +68,7 @@ def _result(name: str, test: Test, state: State) -> tuple[str, bool, str]:
 
 
 def _check_settings(state: State) -> str:
-    if found := doubts(this_app().config):
+    if found := unread(this_app().config):
         raise Trouble(" ".join(found))
 
     return "read"
