@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections.abc as cabc
 import datetime as dt
+import functools
+import inspect
 import pathlib
 import sys
 import typing as t
@@ -45,6 +47,46 @@ def check_function(step_id: str, fn: t.Any, verb: str) -> None:
             f'Step "{step_id}" needs a function, not {type(fn).__name__}: write'
             f' step.{verb}("{step_id}", function, argument), without calling it.'
         )
+
+
+def wrong_call(step_id: str, call: t.Any, error: BaseException) -> TypeError | None:
+    """Give an error that says more, if a function can't take what a step gives it.
+
+    A decorated one is looked at as it is, not as what it wraps.
+
+    :param call: a ``functools.partial`` of the function, else nothing is known
+    :param error: what the call raised
+    """
+    if not isinstance(error, TypeError) or not isinstance(call, functools.partial):
+        return None
+
+    try:
+        signature = inspect.signature(call.func, follow_wrapped=False)
+    except (TypeError, ValueError):
+        # Some that are built in have none.
+        return None
+
+    try:
+        signature.bind(*call.args, **call.keywords)
+    except TypeError:
+        return _wrong_call(step_id, call.keywords, error)
+
+    return None
+
+
+def _wrong_call(
+    step_id: str, keywords: cabc.Container[str], error: TypeError
+) -> TypeError:
+    advice = "correct the arguments"
+    stray = [name for name in ("retry", "at_most_once") if name in keywords]
+
+    if stray:
+        options = ", ".join(f"{name}=…" for name in stray)
+        advice = f'write step.options({options}).run("{step_id}", …)'
+
+    wrong = TypeError(f"{error}. No other try can cure that: {advice}.")
+    wrong.__cause__ = error
+    return wrong
 
 
 def _broken(text: str) -> bool:

@@ -10,6 +10,7 @@ from werkzeug.exceptions import HTTPException
 
 from . import clock
 from .awaiting import resolve
+from .checks import wrong_call
 from .errors import MISUSE
 from .errors import StepError
 from .errors import StepInterruptedError
@@ -239,7 +240,10 @@ class StepTries:
         if isinstance(error, HTTPException):
             self._http_error(error)
 
-        if not self._is_tried_again(error):
+        wrong = wrong_call(self.step.id, self.call, error)
+
+        if wrong is not None or not self._is_tried_again(error):
+            error = wrong or error
             self._log(error, "and is not tried again")
             self._record_failure(failure := Failure.of(error))
             raise StepError(

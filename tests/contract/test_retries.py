@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc as cabc
+import functools
 import logging
 import typing as t
 
@@ -570,6 +571,61 @@ def test_in_production_a_type_error_is_retried(
         return step.run("charge", charge)
 
     assert drive.finish(client.post("/work")).text == "paid"
+
+
+def pay(amount: int, card: str = "") -> int:
+    """Take no other arguments."""
+    return amount
+
+
+@functools.wraps(pay)
+def pay_by_card(amount: int) -> int:
+    """Give an argument, and fail for another reason."""
+    raise TypeError(amount)
+
+
+@pytest.mark.parametrize(
+    ("fn", "options", "message"),
+    [
+        (pay, {"retry": 2}, "keyword argument 'retry'. No other try can cure that: "),
+        (pay, {"retry": 2}, 'write step.options(retry=…).run("charge", …).'),
+        (pay, {"crad": "1"}, "'crad'. No other try can cure that: correct the arg"),
+    ],
+)
+def test_a_call_that_can_not_succeed_is_not_tried_again(
+    app: Flask,
+    durable: FlaskDurable,
+    client: FlaskClient,
+    fn: t.Any,
+    options: dict[str, t.Any],
+    message: str,
+) -> None:
+    """What the step is given has to be corrected."""
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> dict[str, t.Any]:
+        with pytest.raises(StepError) as caught:
+            step.run("charge", fn, 1, **options)
+        return {"tries": caught.value.tries, "message": caught.value.error_message}
+
+    answer = client.post("/work").json or {}
+    assert answer["tries"] == 1
+    assert message in answer["message"]
+
+
+@pytest.mark.parametrize("fn", [pay_by_card, max])
+def test_a_call_that_may_be_right_is_tried_again(
+    app: Flask, durable: FlaskDurable, client: FlaskClient, fn: t.Any
+) -> None:
+    """A decorator may give arguments; what is built in may not tell which it takes."""
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> t.Any:
+        return step.run("charge", fn, 1)
+
+    assert client.post("/work").status_code == 202
 
 
 @pytest.mark.config(DURABLE_INLINE_RETRY=1.0)
