@@ -146,7 +146,9 @@ class Names:
             if branch._parent._claims.setdefault(name, branch) is not branch:
                 raise DuplicateStepError(
                     f'Two parallel branches used the step id "{name}", so its order'
-                    " would not be stable: give each branch ids of its own."
+                    " would not be stable: give each branch ids of its own (a lambda"
+                    " made in a loop sees the last value of its variable i: write"
+                    " `lambda i=i: …`, or use step.map)."
                 )
 
             branch = branch._parent

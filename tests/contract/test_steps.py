@@ -478,6 +478,21 @@ def test_the_same_id_in_two_parallel_branches_is_an_error(
     assert client.post("/work").text == "refused"
 
 
+def test_lambdas_of_a_loop_hear_why_their_ids_are_one(
+    app: Flask, durable: FlaskDurable, client: FlaskClient
+) -> None:
+    """Each id looks like one of its own where it is written."""
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> str:
+        with pytest.raises(DurableError, match=r'"s2".*lambda i=i: .*step\.map'):
+            step.parallel(*[lambda: step.run(f"s{i}", str) for i in range(3)])  # noqa: B023
+        return "refused"
+
+    assert client.post("/work").text == "refused"
+
+
 def test_the_same_id_twice_in_one_branch_is_numbered(
     app: Flask, durable: FlaskDurable, client: FlaskClient, drive: Drive
 ) -> None:
