@@ -26,6 +26,13 @@ from .state import State
 
 logger = logging.getLogger(__name__)
 
+SAME_STEPS = (
+    "Each attempt must ask for the same step ids in the same order: read chance, the"
+    " time and data that others change in steps. Of an execution that began before"
+    " a deployment changed the view this is to be expected."
+)
+"""What to do where a replay differs."""
+
 R = t.TypeVar("R")
 T = t.TypeVar("T")
 
@@ -217,7 +224,10 @@ class Attempt:
 
     def complain(self, message: str) -> None:
         """Warn of a replay that differs, or raise where replays are strict."""
-        message = f"{message} (execution {self.id}, attempt {self.attempt})."
+        message = (
+            f'{message} (endpoint "{self.execution.endpoint}", execution {self.id},'
+            f" attempt {self.attempt}). {SAME_STEPS}"
+        )
 
         if self.state.strict_replay:
             raise NonDeterminismError(message)

@@ -713,6 +713,22 @@ def test_an_http_error_of_a_step_is_no_warning(
     assert "without asking" not in warnings_of(caplog)
 
 
+def test_the_warning_tells_of_what_and_what_to_do(
+    app: Flask,
+    durable: FlaskDurable,
+    client: FlaskClient,
+    drive: Drive,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whoever reads it need not know whose execution it is."""
+    changing(app, durable, two_steps, removed)
+    drive.finish(client.post("/work"))
+    said = warnings_of(caplog)
+    assert 'endpoint "work", execution' in said
+    assert "Each attempt must ask for the same step ids" in said
+    assert "deployment" in said
+
+
 def test_another_order_is_a_warning(
     app: Flask,
     durable: FlaskDurable,
