@@ -9,6 +9,7 @@ from flask import Flask
 
 from .records import Due
 from .replay import replay
+from .state import get_state
 from .state import opened_state
 from .sweeper import Sweeper
 from .tables import metadata
@@ -28,6 +29,7 @@ class Driver:
     def __init__(self, app: Flask) -> None:
         self._app = app
         self.sent = 0
+        get_state(app).is_driven = True
 
     def free(self) -> int:
         """Take one at a time."""

@@ -7,6 +7,7 @@ import collections.abc as cabc
 import dataclasses
 import functools
 import gc
+import logging
 import os
 import threading
 import typing as t
@@ -37,6 +38,8 @@ from .store import Store
 from .tracing import Tracer
 from .upkeep import Upkeep
 from .vault import Vault
+
+logger = logging.getLogger(__name__)
 
 EXIT_GRACE = 5.0
 """Seconds that the end of the process waits for replays in hand."""
@@ -72,6 +75,12 @@ class State:
 
     databases: cabc.Sequence[Database] = ()
     """The journal, for the heartbeat and for all else, once it is open."""
+
+    is_driven = False
+    """Whether a test replays what is due."""
+
+    needs_hands = False
+    """Whether nothing replays by itself, and nobody was told: the app is tested."""
 
     leaves = False
     """Whether this process ends now: what it hands back did not crash."""
@@ -137,6 +146,7 @@ class State:
         with self._lock:
             if self._store is None:
                 threads = not app.testing
+                self.needs_hands = app.testing
                 create = self.config.create_tables
                 beats, database = self._connect(app)
                 self.databases = [beats, database]
@@ -171,6 +181,13 @@ class State:
         """Tell the dispatcher that an execution becomes due."""
         if self.dispatcher is not None:
             self.dispatcher.wake(delay)
+        elif self.needs_hands and not self.is_driven:
+            self.needs_hands = False
+            logger.warning(
+                "An execution is to go on later, but app.testing is true, so nothing"
+                " replays by itself: let flask_durable.testing.durable_client(app)"
+                " drive it."
+            )
 
     def lease(self, execution_id: str, attempt: int) -> Lease:
         """Note that an attempt's lease is about to be taken."""

@@ -151,6 +151,25 @@ def test_an_app_that_replays_by_itself_is_refused(
         durable_client(app)
 
 
+def test_a_plain_client_is_told_that_nothing_goes_on(
+    app: Flask, view: View, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, where its first execution suspends."""
+    view(nap)
+    client = app.test_client()
+    assert client.post("/work").status_code == client.post("/work").status_code == 202
+    assert caplog.text.count("durable_client(app) drive it") == 1
+
+
+def test_a_client_that_drives_is_told_nothing(
+    kit: DurableClient, view: View, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is what the others are pointed to."""
+    view(nap)
+    assert kit.post("/work").status_code == 202
+    assert "app.testing" not in caplog.text
+
+
 def test_an_app_that_is_not_durable_is_refused() -> None:
     """With the sentence that the extension has for it."""
     app = Flask(__name__)
