@@ -118,10 +118,12 @@ def waiting_for(
         return {"kind": "retry", "step": None, "until": until}
 
     first = min(waiting, key=lambda step: step.wake_at or math.inf)
+    # At its deadline the execution goes on, to fail.
+    ends = [end for end in (first.wake_at, execution.deadline_at) if end is not None]
     return {
         "kind": "retry" if first.status == "retrying" else first.kind,
         "step": first.id,
-        "until": clock.isoformat(first.wake_at),
+        "until": clock.isoformat(min(ends, default=None)),
     }
 
 

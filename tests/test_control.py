@@ -484,6 +484,49 @@ def test_after_its_deadline_nothing_is_begun(
     assert shop.calls == ["first"]
 
 
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda: step.sleep("nap", 86_400),
+        lambda: step.wait_for_event("paid", "paid", timeout=86_400),
+        lambda: step.wait_for_event("paid", "paid"),
+    ],
+    ids=["sleep", "event", "endless"],
+)
+def test_who_waits_beyond_a_deadline_goes_on_at_it(
+    shop: Shop, client: FlaskClient, drive: Drive, wait: cabc.Callable[[], t.Any]
+) -> None:
+    """The status document names the earlier one of the two times."""
+    shop.work = wait
+    status = drive.status(client.post("/hurried"))
+    until = dt.datetime.fromisoformat(status["waiting_for"]["until"])
+    created = dt.datetime.fromisoformat(status["created_at"])
+    assert dt.timedelta(minutes=1) < until - created <= dt.timedelta(minutes=2)
+
+
+@pytest.mark.parametrize("verb", ["resume", "rerun"])
+def test_who_goes_on_after_its_deadline_has_none(
+    shop: Shop, app: Flask, client: FlaskClient, drive: Drive, verb: str
+) -> None:
+    """Nor has one that is run again."""
+
+    def work() -> t.Any:
+        step.sleep("nap", 180)
+        return step.run("last", shop.call, "last")
+
+    shop.work = work
+    mine = client.post("/hurried").headers["Durable-Execution"]
+    drive.advance(121)
+    drive.run_due()
+
+    with app.app_context():
+        mine = getattr(shop.durable, verb)(mine) or mine
+        drive.run_due()
+        drive.advance(181)
+        drive.run_due()
+        assert shop.durable.get(mine).status == "completed"
+
+
 def test_a_quick_execution_has_no_trouble_with_its_deadline(
     shop: Shop, client: FlaskClient, drive: Drive
 ) -> None:
