@@ -87,6 +87,21 @@ def test_an_execution_is_shown(run: Run, client: FlaskClient) -> None:
     assert "waits until it is woken" in run("show", begin(client, "wait")).output
 
 
+def test_what_a_cancelled_execution_waited_for_is_cut_off(
+    run: Run, client: FlaskClient
+) -> None:
+    """Its steps wait no more; the journal has them as they were."""
+    mine = begin(client, "wait")
+    last = run("show", mine).output.splitlines()[-1]
+    assert last.split()[:3] == ["wait", "event", "waiting"]
+    run("cancel", mine)
+    reserve, wait = run("show", mine).output.splitlines()[-2:]
+    assert reserve.split()[:3] == ["reserve", "run", "completed"]
+    assert wait.split()[:4] == ["wait", "event", "cut", "off"]
+    shown = json.loads(run("show", mine, "--json").output)
+    assert shown["steps"][1]["status"] == "waiting"
+
+
 def test_an_execution_is_started(run: Run, drive: Drive) -> None:
     """By its endpoint's name; the id is printed."""
     words = ("--value", "item=tea", "--json", '{"a": 1}')

@@ -11,6 +11,7 @@ from flask.cli import with_appcontext
 
 from ..clock import now
 from ..infos import ExecutionInfo
+from ..infos import StepInfo
 from ..operations import Operations
 from .output import as_json
 from .output import print_json
@@ -88,10 +89,16 @@ def show(id: str, as_json: bool) -> None:
         print_table(
             names,
             (
-                (s.id, s.kind, s.status, s.tries, s.started_at, s.error_type)
+                (s.id, s.kind, _status(info, s), s.tries, s.started_at, s.error_type)
                 for s in info.steps
             ),
         )
+
+
+def _status(info: ExecutionInfo, step: StepInfo) -> str:
+    """Name the status of a step, which waits no more when its execution has ended."""
+    ended = info.finished_at is not None and step.finished_at is None
+    return "cut off" if ended else step.status
 
 
 def _until(info: ExecutionInfo) -> str:
