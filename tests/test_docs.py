@@ -21,6 +21,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import flask_durable
+from flask_durable.schema import VERSION_TABLE
+from flask_durable.tables import metadata
+from flask_durable.tables import SCHEMA_VERSION
 
 from .driving import Drive
 
@@ -412,6 +415,14 @@ def test_signals_are_documented() -> None:
     names = [name for name in vars(module) if name.startswith(("execution_", "step_"))]
     assert len(names) == 7
     assert [name for name in names if f"    * - ``{name}``" not in text] == []
+
+
+def test_the_tables_are_documented() -> None:
+    """All of them, and the schema as a check prints it."""
+    page = (DOCS / "deployment.rst").read_text()
+    names = {VERSION_TABLE, *metadata.tables}
+    assert [name for name in names if f"``{name}``" not in page] == []
+    assert f"schema: {SCHEMA_VERSION}\n" in (DOCS / "commands.rst").read_text()
 
 
 def test_each_example_is_on_a_page() -> None:
