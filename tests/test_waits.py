@@ -467,7 +467,15 @@ def test_a_callback_that_is_too_late_is_told_so(
 
 @pytest.mark.parametrize(
     ("token", "data", "status"),
-    [("forged", b"1", 404), (None, b"{", 400), (None, b"", 400)],
+    [
+        ("forged", b"1", 404),
+        ("forged", b"{", 404),
+        (None, b"{", 400),
+        (None, b"", 400),
+        (None, b"[" * 100_000, 400),
+        (None, b'{"a":' * 700 + b"1" + b"}" * 700, 400),
+    ],
+    ids=["token", "token before JSON", "JSON", "none", "deep", "deep to store"],
 )
 def test_bad_callbacks_are_refused(
     view: View,

@@ -22,6 +22,7 @@ from ..patience import Patience
 from ..problems import Problem
 from ..problems import problem_response
 from ..records import Execution
+from ..signing import read_callback
 from ..signing import read_link
 from ..state import get_state
 from ..state import State
@@ -35,6 +36,8 @@ from ..status import status_url
 from .console import add_console
 from .guard import exempt_posts
 from .stream import stream_response
+
+TOO_DEEP = "The JSON has too many levels to be stored."
 
 
 def make_blueprint(prefix: str, host_matching: bool) -> Blueprint:
@@ -104,8 +107,14 @@ def events(token: str) -> Response:
 
 def callback(token: str) -> Response:
     """Hand the JSON of the request to a callback."""
-    state = get_state(this_app())
+    app = this_app()
+    state = get_state(app)
     limit = state.config.max_output_bytes
+    unknown = Problem(404, "There is no callback behind this link.")
+
+    # Nothing is read for whoever has no link.
+    if read_callback(app, token) is None:
+        raise unknown
 
     too_big = Problem(413, f"The data is over the limit of {limit} bytes.")
 
@@ -118,7 +127,7 @@ def callback(token: str) -> Response:
     try:
         complete(state, token, data)
     except ExecutionNotFound:
-        raise Problem(404, "There is no callback behind this link.") from None
+        raise unknown from None
     except CallbackConflict:
         raise Problem(409, "The callback was completed with other data.") from None
     except CallbackGone:
@@ -126,6 +135,8 @@ def callback(token: str) -> Response:
     except DataTooBig:
         # As the journal has it, it may be a little longer than as it came.
         raise too_big from None
+    except RecursionError:
+        raise Problem(400, TOO_DEEP) from None
 
     return _not_stored(Response(status=204))
 
@@ -144,6 +155,8 @@ def _json() -> t.Any:
         return json.loads(request.get_data())
     except ValueError:
         raise Problem(400, "A callback takes JSON.") from None
+    except RecursionError:
+        raise Problem(400, TOO_DEEP) from None
 
 
 def _find(token: str) -> tuple[State, Execution]:
