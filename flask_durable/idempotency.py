@@ -15,6 +15,7 @@ from flask import Flask
 from flask import Request
 from flask import request
 from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.sansio import multipart
 
 from .errors import IdempotencyError
@@ -29,6 +30,12 @@ REPLAYED = "Idempotent-Replayed"
 
 MAX_LENGTH = 255
 """Most characters of a key."""
+
+MAX_HEAD = 16 * 1024
+"""Most bytes of a part's headers, where a form is compared by its parts."""
+
+MAX_LINES = 16
+"""Most of these headers."""
 
 _LENGTH = f"An idempotency key has 1 to {MAX_LENGTH} characters."
 
@@ -173,14 +180,15 @@ def fingerprint(request: Request, record: RequestRecord) -> str:
     """Give a digest of method, path, query and body.
 
     Of a form with files it is that of its parts: the boundary between them is
-    another each time.
+    another each time. Not so if there is more in it than the app would read.
     """
     if request.mimetype != "multipart/form-data":
         return record.digest
 
     try:
-        parts = _parts(request.mimetype_params["boundary"], record.body)
-    except (KeyError, ValueError):
+        boundary = request.mimetype_params["boundary"]
+        parts = _parts(boundary, record.body, request.max_form_parts)
+    except (KeyError, ValueError, RequestEntityTooLarge):
         return record.digest
 
     environ = request.environ
@@ -189,22 +197,28 @@ def fingerprint(request: Request, record: RequestRecord) -> str:
     return hashlib.sha256(json.dumps([head, parts]).encode()).hexdigest()
 
 
-def _parts(boundary: str, body: bytes) -> list[list[t.Any]]:
+def _parts(boundary: str, body: bytes, most: int | None) -> list[list[t.Any]]:
     """List the parts: names, file names, content types, digests.
 
+    :param most: how many there may be
     :raises ValueError: if the body is none of this kind
+    :raises RequestEntityTooLarge: if there are more
     """
-    decoder = multipart.MultipartDecoder(boundary.encode("latin-1"))
+    # Small parts and headers take seconds for each million of them.
+    decoder = multipart.MultipartDecoder(boundary.encode("latin-1"), max_parts=most)
     decoder.receive_data(body)
     decoder.receive_data(None)
     parts: list[list[t.Any]] = []
     content = hashlib.sha256()
 
-    while not isinstance(event := decoder.next_event(), multipart.Epilogue):
+    while not isinstance(event := _next_event(decoder), multipart.Epilogue):
         if isinstance(event, multipart.NeedData):
             raise ValueError("The body ends too soon.")
 
         if isinstance(event, multipart.Field | multipart.File):
+            if len(event.headers) > MAX_LINES:
+                raise ValueError("A part has too many headers.")
+
             name = getattr(event, "filename", None)
             parts.append([event.name, name, event.headers.get("Content-Type")])
             content = hashlib.sha256()
@@ -215,3 +229,12 @@ def _parts(boundary: str, body: bytes) -> list[list[t.Any]]:
                 parts[-1].append(content.hexdigest())
 
     return parts
+
+
+def _next_event(decoder: multipart.MultipartDecoder) -> multipart.Event:
+    if decoder.state is multipart.State.PART and not (
+        multipart.BLANK_LINE_RE.search(decoder.buffer, 0, MAX_HEAD)
+    ):
+        raise ValueError("A part's headers are too long.")
+
+    return decoder.next_event()

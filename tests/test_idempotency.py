@@ -215,6 +215,34 @@ def test_a_form_that_is_none_is_compared_byte_by_byte(shop: Shop, body: bytes) -
     assert problem(shop.post(data=body + b"!", **options), 422)
 
 
+PART = "Content-Disposition: form-data; name=a\r\n"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [f"{PART}\r\n1"] * 4,
+        [PART + "X: y\r\n" * 20 + "\r\n1"],
+        [f"{PART}X: {'y' * 20_000}\r\n\r\n1"],
+    ],
+    ids=["parts", "lines", "a long line"],
+)
+def test_a_form_with_too_much_in_it_is_compared_byte_by_byte(
+    shop: Shop, parts: list[str]
+) -> None:
+    """To read millions of parts or lines would take seconds."""
+    shop.app.config["MAX_FORM_PARTS"] = 3
+
+    def send(mark: str) -> t.Any:
+        body = "".join(f"--{mark}\r\n{part}\r\n" for part in parts) + f"--{mark}--"
+        kind = f"multipart/form-data; boundary={mark}"
+        return shop.post(data=body, content_type=kind)
+
+    send("x")
+    assert "Idempotent-Replayed" in send("x").headers
+    assert problem(send("z"), 422)
+
+
 def test_while_the_first_attempt_runs_the_same_is_a_conflict(
     app: Flask, durable: FlaskDurable
 ) -> None:
