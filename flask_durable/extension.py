@@ -336,4 +336,11 @@ def _default_url(app: Flask) -> str:
     with contextlib.suppress(OSError):
         os.makedirs(folder, exist_ok=True)
 
-    return f"sqlite:///{folder / 'durable.sqlite3'}"
+    path = folder / "durable.sqlite3"
+
+    # Requests are in it. SQLite's files beside it take the mode over. One that is
+    # there is not opened: its end would end SQLite's locks.
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+    return f"sqlite:///{path}"

@@ -156,11 +156,34 @@ def file_lock(path: str) -> FileLock | None:
             return lock
 
         try:
-            file = os.open(name, os.O_CREAT | os.O_RDWR, 0o666)
+            file = _open(name, path)
         except OSError:
             return None
 
         return _locks.setdefault(name, FileLock(file))
+
+
+def _open(name: str, path: str) -> int:
+    """Open a lock's file, for whoever may open the database."""
+    # In a folder for all, somebody else may have put a link there.
+    how = os.O_RDWR | os.O_NOFOLLOW
+
+    with contextlib.suppress(FileNotFoundError):
+        return os.open(name, how)
+
+    try:
+        mode = os.stat(path).st_mode & 0o666
+    except OSError:
+        # As SQLite is going to make it.
+        return os.open(name, how | os.O_CREAT, 0o644)
+
+    file = os.open(name, how | os.O_CREAT, 0o600)
+
+    # Somebody else may have made it meanwhile.
+    with contextlib.suppress(OSError):
+        os.fchmod(file, mode)
+
+    return file
 
 
 def _after_fork() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc as cabc
 import pathlib
+import stat
 import threading
 import typing as t
 
@@ -252,12 +253,15 @@ def test_all_dispatchers_of_a_process_are_started(
 def test_without_a_url_the_journal_is_in_the_instance_folder(
     make_app: MakeApp, tmp_path: pathlib.Path
 ) -> None:
-    """Which is made at the first use, not before."""
+    """Which is made at the first use, not before; nobody else may read it."""
     app = make_app(TESTING=False)
     FlaskDurable(app)
     assert not (tmp_path / "instance").exists()
     opened_state(app).store.check()
     assert (tmp_path / "instance/durable.sqlite3").exists()
+
+    for file in (tmp_path / "instance").iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
 
 
 def test_while_testing_the_journal_is_a_new_temporary_one(

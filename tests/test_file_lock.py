@@ -7,6 +7,7 @@ import fcntl
 import os
 import pathlib
 import signal
+import stat
 import threading
 import time
 
@@ -56,6 +57,30 @@ def test_there_is_one_a_file(tmp_path: pathlib.Path, lock: FileLock) -> None:
     assert file_lock(str(tmp_path / "journal.db")) is lock
     assert file_lock(str(tmp_path / "." / "journal.db")) is lock
     assert file_lock(str(tmp_path / "other.db")) is not lock
+
+
+def test_who_may_use_the_database_may_take_it(tmp_path: pathlib.Path) -> None:
+    """A group that shares the file, say, and nobody else."""
+    path = tmp_path / "journal.db"
+    path.touch()
+    path.chmod(0o660)
+    before = os.umask(0o077)
+
+    try:
+        assert file_lock(str(path)) is not None
+        assert file_lock(str(tmp_path / "new.db")) is not None
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE((tmp_path / "journal.db-lock").stat().st_mode) == 0o660
+    assert stat.S_IMODE((tmp_path / "new.db-lock").stat().st_mode) == 0o600
+
+
+def test_a_link_is_not_followed(tmp_path: pathlib.Path) -> None:
+    """Somebody else may have put it there; one goes on without."""
+    (tmp_path / "journal.db-lock").symlink_to(tmp_path / "other")
+    assert file_lock(str(tmp_path / "journal.db")) is None
+    assert not (tmp_path / "other").exists()
 
 
 def test_one_thread_of_a_process_has_it(lock: FileLock) -> None:
