@@ -102,6 +102,25 @@ def test_what_a_cancelled_execution_waited_for_is_cut_off(
     assert shown["steps"][1]["status"] == "waiting"
 
 
+def test_what_is_shown_steers_no_terminal(
+    app: Flask, durable: FlaskDurable, run: Run, client: FlaskClient
+) -> None:
+    """Clients may have written it: it could clear the screen, or hide a line."""
+
+    @app.post("/talk")
+    @durable.endpoint
+    def talk() -> str:
+        step.run("a\x1b[2J\nb\u202e", str)
+        raise NonRetryableError("one\n\ttwo\r\x9b1A\ud800")
+
+    answer = client.post("/talk")
+    shown = run("show", answer.headers["Durable-Execution"]).output
+    assert "one\n\ttwo\\r\\x9b1A\\ud800\n" in shown
+    assert "a\\x1b[2J\\nb\\u202e  run" in shown
+    missing = run("show", "\x1b[2J").output
+    assert "\x1b" not in missing and "\\x1b[2J" in missing
+
+
 def test_an_execution_is_started(run: Run, drive: Drive) -> None:
     """By its endpoint's name; the id is printed."""
     words = ("--value", "item=tea", "--json", '{"a": 1}')

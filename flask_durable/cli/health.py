@@ -21,6 +21,7 @@ from ..tables import SCHEMA_VERSION
 from .output import as_json
 from .output import print_json
 from .output import print_table
+from .output import printable
 from .output import reports_errors
 
 TIMEOUT = 3.0
@@ -51,7 +52,7 @@ def check(as_json: bool) -> None:
             mark = (
                 click.style("ok ", fg="green") if ok else click.style("bad", fg="red")
             )
-            click.echo(f"{mark}  {name}: {detail}")
+            click.echo(f"{mark}  {name}: {printable(detail)}")
 
     if not all(ok for _, ok, _ in results):
         sys.exit(1)

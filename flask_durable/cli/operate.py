@@ -16,6 +16,7 @@ from ..operations import Operations
 from .output import as_json
 from .output import print_json
 from .output import print_table
+from .output import printable
 from .output import reports_errors
 
 PAUSE = 0.2
@@ -71,7 +72,8 @@ def show(id: str, as_json: bool) -> None:
         print_json(info)
         return
 
-    click.echo(f"{info.endpoint}: {info.status} in attempt {info.attempt}")
+    endpoint = printable(info.endpoint)
+    click.echo(f"{endpoint}: {info.status} in attempt {info.attempt}")
     click.echo(f"created {info.created_at.astimezone():%Y-%m-%d %H:%M:%S}")
 
     if info.finished_at is not None:
@@ -81,7 +83,7 @@ def show(id: str, as_json: bool) -> None:
         click.echo(_until(info))
 
     if info.error_type is not None:
-        click.echo(f"{info.error_type}: {info.error_message}")
+        click.echo(_error(info))
 
     if info.steps:
         click.echo()
@@ -99,6 +101,10 @@ def _status(info: ExecutionInfo, step: StepInfo) -> str:
     """Name the status of a step, which waits no more when its execution has ended."""
     ended = info.finished_at is not None and step.finished_at is None
     return "cut off" if ended else step.status
+
+
+def _error(info: ExecutionInfo) -> str:
+    return printable(f"{info.error_type}: {info.error_message}", lines=True)
 
 
 def _until(info: ExecutionInfo) -> str:
@@ -162,7 +168,7 @@ def _wait_for(execution_id: str) -> None:
     click.echo(info.status)
 
     if info.status != "completed":
-        raise click.ClickException(f"{info.error_type}: {info.error_message}")
+        raise click.ClickException(_error(info))
 
 
 @click.command("cancel")

@@ -7,6 +7,7 @@ import dataclasses
 import datetime as dt
 import functools
 import json
+import re
 import typing as t
 
 import click
@@ -17,6 +18,28 @@ F = t.TypeVar("F", bound=cabc.Callable[..., t.Any])
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
 
+_CONTROLS = re.compile(
+    "[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""What steers a terminal, turns the direction of a text, or is no character."""
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    """Give a text with all that steers a terminal as Python writes it in strings.
+
+    Clients may have written it.
+
+    :param lines: whether it may have line breaks and tabs
+    """
+    return _CONTROLS.sub(
+        lambda found: (
+            found[0]
+            if lines and found[0] in "\n\t"
+            else found[0].encode("unicode_escape").decode()
+        ),
+        text,
+    )
+
 
 def reports_errors(command: F) -> F:
     """Have a command end with a sentence, not with a traceback."""
@@ -26,7 +49,7 @@ def reports_errors(command: F) -> F:
         try:
             return command(*args, **kwargs)
         except (DurableError, ValueError) as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(printable(str(error), lines=True)) from None
 
     return t.cast(F, run)
 
@@ -61,4 +84,4 @@ def _text(value: t.Any) -> str:
     if isinstance(value, dt.datetime):
         return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
-    return str(value)
+    return printable(str(value))
