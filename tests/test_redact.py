@@ -11,6 +11,7 @@ from flask_durable.web.console import redact
 from flask_durable.web.console.redact import HIDDEN
 from flask_durable.web.console.redact import hide
 from flask_durable.web.console.redact import hide_query
+from flask_durable.web.console.redact import hide_text
 from flask_durable.web.console.redact import is_secret
 from flask_durable.web.console.redact import show_body
 from flask_durable.web.console.redact import show_headers
@@ -37,6 +38,26 @@ from flask_durable.web.console.redact import show_response
         "PIN",
         "X-CSRFToken",
         "Stripe-Signature",
+        "password1",
+        "password_confirmation",
+        "passwordConfirm",
+        "pass_word",
+        "PASSword",
+        "passwd2",
+        "user[password]",
+        "card[number]",
+        "credit_card",
+        "card_cvc",
+        "security_code",
+        "account_number",
+        "jwt",
+        "auth",
+        "pincode",
+        "mfa_code",
+        "recoveryCodes",
+        "X-Auth",
+        "X-Goog-IAP-JWT-Assertion",
+        "db_pass",
     ],
 )
 def test_names_of_secrets(name: str) -> None:
@@ -45,7 +66,27 @@ def test_names_of_secrets(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["seat", "pinned", "passenger", "discard", "keyboard", "cards", "id"]
+    "name",
+    [
+        "seat",
+        "pinned",
+        "passenger",
+        "discard",
+        "keyboard",
+        "cards",
+        "id",
+        "shipping",
+        "author_id",
+        "authority",
+        "compass",
+        "discard_number",
+        "card_last4",
+        "account",
+        "country_code",
+        "postcode",
+        "signal",
+        "option",
+    ],
 )
 def test_other_names(name: str) -> None:
     """Are shown."""
@@ -59,10 +100,47 @@ def test_secrets_are_hidden_at_any_depth() -> None:
     assert hide(value) == hidden
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (
+            {"!dict": [["pin", 1], [2, {"jwt": 3}]]},
+            [["pin", HIDDEN], [2, {"jwt": HIDDEN}]],
+        ),
+        ({"!dict": [["pin", 1], 2]}, [["pin", 1], 2]),
+    ],
+    ids=["ours", "like ours"],
+)
+def test_items_of_a_dict_with_other_keys(value: t.Any, shown: t.Any) -> None:
+    """As the journal has them; a client may send something alike."""
+    assert hide(value) == {"!dict": shown}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ('{"a":["{\\"pin\\":1}"]}', '{"a": ["{\\"pin\\": \\"[redacted]\\"}"]}'),
+        ("{'pin': 1}", HIDDEN),
+        ('[{"pin":' * 3000, HIDDEN),
+        ('{ "a": 1 }', '{ "a": 1 }'),
+        ("{a", "{a"),
+        ("/a?x=1&token=y;z#pin=2 =", f"/a?x=1&token={HIDDEN}#pin={HIDDEN} ="),
+        ("<https://x/?sig=y>; rel=next", f"<https://x/?sig={HIDDEN}>; rel=next"),
+    ],
+)
+def test_texts_in_json_and_headers(text: str, shown: str) -> None:
+    """They may be JSON themselves, or links."""
+    assert hide_text(text) == shown
+    assert hide([text]) == [shown]
+
+
 def test_queries() -> None:
     """By their names, also encoded ones."""
     assert hide_query("a=1&token=x&api%5Fkey=y&flag&secret") == (
         f"a=1&token={HIDDEN}&api%5Fkey={HIDDEN}&flag&secret"
+    )
+    assert hide_query("a=1;pin=2&b=%7B%22pin%22%3A1%7D&c=%2F%3Fpin%3D1&d=1;2") == (
+        f"a={HIDDEN}&b={HIDDEN}&c={HIDDEN}&d=1;2"
     )
 
 
@@ -109,6 +187,29 @@ def test_bodies(body: bytes, kind: str, text: str, note: str | None) -> None:
     shown = show_body(body, kind)
     assert shown.text == text
     assert note is None or shown.note == note
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<login><password>x</password></login>",
+        '<input name="csrf_token" value="x">',
+        "user,password,mail\nme,x,y",
+        "password: x",
+        ')]}\'\n{"password":"x"}',
+        'mutation{login(password:"x")}',
+    ],
+)
+def test_a_text_with_a_secrets_name_is_not_shown(text: str) -> None:
+    """Nobody knows where it ends."""
+    shown = show_body(text.encode(), "text/plain")
+    assert shown.text == "" and "it names a secret" in shown.note
+
+
+def test_a_text_that_speaks_of_secrets_is_shown() -> None:
+    """As one does in sentences."""
+    text = "Your card was charged. The author forgot his password again."
+    assert show_body(text.encode(), "text/plain").text == text
 
 
 def test_a_long_body_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:

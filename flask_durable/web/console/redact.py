@@ -20,28 +20,103 @@ SHOWN = 64 * 1024
 PARSED = 1024 * 1024
 """Bytes of a body up to which it is read as JSON, to be formatted and redacted."""
 
-_SECRET = re.compile(
-    r"pass(word|wd|phrase|code)?$|^pwd$|secret|token|api[-_]?key|access[-_]?key"
-    r"|private[-_]?key|authorization|cookie|credential|session|csrf|xsrf|signature"
-    r"|^(card|cc)([-_]?(number|no|num))?$|cardnumber|^cv[cv]2?$|^iban$|^ssn$|^pin$|otp$",
-    re.IGNORECASE,
+_WORD = re.compile("[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+"""What a name is made of: ``user[newPassword2]`` of user, new and Password."""
+
+_LETTERS = re.compile(
+    "password|passwd|passphrase|passwort|secret|token|credential|authori[sz]ation"
+    "|cookie|session|csrf|xsrf|signature|accountnumber|creditcard|securitycode"
+    "|(?:access|api|encryption|private|signing)key"
 )
+"""What tells a secret among a name's letters, wherever it stands."""
+
+_WORDS = re.compile(
+    "(?:^|_)(?:o?auth|bearer|cv[cv]|hmac|iban|jwt|pwd|saml|sig|ssn"
+    "|(?:card|cc)_?(?:code|number|num|no)|pin_?(?:code|number)|pass_?code"
+    "|(?:access|backup|fa|login|mfa|recovery|sms|verification)_?codes?)(?:_|$)"
+    "|(?:^|_)(?:(?:db|user)?pass|pin)$|^(?:card|cc|mfa)$|otp(?:_|$)|cardnumber|passcode"
+)
+"""What does so among its words, which have ``_`` between them."""
+
+_PAIR = re.compile(r"(?:^|[?&#;,\s])([^?&#;,\s=]+)=")
+"""The name of a parameter in a text, as of a link's query."""
+
+_VALUE = re.compile(r'"[^"]*"|[^&#\s"<>]*')
+
+_NAME = re.compile(r"[\w.\-\[\]]+")
+
+_MARKS = frozenset("\"'<>=:,;|/\t")
+"""One of them is before or after names in XML, HTML, YAML, CSV and program text."""
 
 
 def is_secret(name: str) -> bool:
     """Tell whether what has this name is not for eyes."""
-    return _SECRET.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)) is not None
+    words = [word.lower() for word in _WORD.findall(name)]
+    return (
+        _LETTERS.search("".join(words)) is not None
+        or _WORDS.search("_".join(words)) is not None
+    )
 
 
 def hide(value: t.Any) -> t.Any:
     """Give a JSON value without the secrets in it, which their names tell."""
     if isinstance(value, dict):
-        return {
-            key: HIDDEN if is_secret(str(key)) and item is not None else hide(item)
-            for key, item in value.items()
-        }
+        if _is_tagged(value):
+            return {"!dict": [[*_hide_item(*pair)] for pair in value["!dict"]]}
 
-    return [hide(item) for item in value] if isinstance(value, list) else value
+        return dict(_hide_item(*pair) for pair in value.items())
+
+    if isinstance(value, list):
+        return [hide(item) for item in value]
+
+    return hide_text(value) if isinstance(value, str) else value
+
+
+def _is_tagged(value: dict[str, t.Any]) -> bool:
+    """Tell whether it is a list of items: how dicts are stored whose keys are no texts.
+
+    A client may have sent something that looks like one.
+    """
+    pairs = value.get("!dict")
+    return (
+        isinstance(pairs, list)
+        and len(value) == 1
+        and all(isinstance(pair, list) and len(pair) == 2 for pair in pairs)
+    )
+
+
+def _hide_item(key: t.Any, item: t.Any) -> tuple[t.Any, t.Any]:
+    secret = isinstance(key, str) and item is not None and is_secret(key)
+    return key, HIDDEN if secret else hide(item)
+
+
+def hide_text(text: str) -> str:
+    """Give a text without the secrets in it, if it is JSON or has links."""
+    if _looks_like_json(text):
+        try:
+            value = json.loads(text)
+            hidden = hide(value)
+            return text if hidden == value else json.dumps(hidden, ensure_ascii=False)
+        except (ValueError, RecursionError):
+            if names_secret(text):
+                return HIDDEN
+
+    return _hide_pairs(text) if "=" in text else text
+
+
+def _hide_pairs(text: str) -> str:
+    parts = []
+    end = 0
+
+    for found in _PAIR.finditer(text):
+        name = urllib.parse.unquote_plus(found[1])
+
+        if found.start() >= end and is_secret(name):
+            parts += [text[end : found.end()], HIDDEN]
+            value = _VALUE.match(text, found.end())
+            end = value.end() if value else found.end()
+
+    return "".join([*parts, text[end:]])
 
 
 def hide_query(query: str) -> str:
@@ -49,11 +124,23 @@ def hide_query(query: str) -> str:
     parts = []
 
     for part in query.split("&"):
-        name, separator, _ = part.partition("=")
-        secret = separator and is_secret(urllib.parse.unquote_plus(name))
-        parts.append(f"{name}={HIDDEN}" if secret else part)
+        name, separator, value = part.partition("=")
+        value = urllib.parse.unquote_plus(value)
+        secret = is_secret(urllib.parse.unquote_plus(name)) or hide_text(value) != value
+        parts.append(f"{name}={HIDDEN}" if separator and secret else part)
 
     return "&".join(parts)
+
+
+def names_secret(text: str) -> bool:
+    """Tell whether a text has a secret's name where what follows may be the secret."""
+    names = {
+        found[0]
+        for found in _NAME.finditer(text)
+        if text[max(0, found.start() - 1) : found.start()] in _MARKS
+        or text[found.end() : found.end() + 9].lstrip(" ")[:1] in _MARKS
+    }
+    return any(map(is_secret, names))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +176,8 @@ def show_body(body: bytes, content_type: str) -> Body:
     elif _looks_like_json(text):
         # Too big to be read through, so that nobody knows what is in it.
         return Body("", f"{kind or 'JSON'}, {amount}, too big to be shown")
+    elif names_secret(text[:SHOWN]):
+        return Body("", f"{kind or 'text'}, {amount}, not shown: it names a secret")
 
     return _cut(text, f"{kind or 'text'}, {amount}")
 
@@ -126,21 +215,13 @@ def _cut(text: str, note: str) -> Body:
 def show_headers(headers: t.Iterable[t.Sequence[str]]) -> list[tuple[str, str]]:
     """Give headers without what is secret."""
     return [
-        (str(name), HIDDEN if _is_hidden(str(name)) else _hide_link(str(name), value))
+        (str(name), HIDDEN if _is_hidden(str(name)) else hide_text(value))
         for name, value in headers
     ]
 
 
 def _is_hidden(name: str) -> bool:
     return name.lower() in SECRET_HEADERS or is_secret(name)
-
-
-def _hide_link(name: str, value: str) -> str:
-    if name.lower() not in ("referer", "location"):
-        return value
-
-    path, separator, query = value.partition("?")
-    return f"{path}?{hide_query(query)}" if separator else value
 
 
 @dataclasses.dataclass(frozen=True)
