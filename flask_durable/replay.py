@@ -204,8 +204,8 @@ def _refuse(state: State, execution_id: str, attempt: int, answer: Answer) -> st
     logger.error("Execution %s failed: %s", execution_id, error)
     record = None
 
-    # Another one would look like an end that is well, or like none.
-    if answer.response.status_code >= 400:
+    # A success would look like an end that is well, or, as 202, like none.
+    if answer.response.status_code >= 300:
         limit = state.config.max_response_bytes
         record = capture_response(answer.response, lambda: "", limit)
 
