@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import typing as t
 
@@ -13,7 +14,10 @@ from flask import request
 
 from .capture import capture_request
 from .capture import ENTRY_KEY
+from .capture import HOP_BY_HOP
+from .capture import in_origin
 from .capture import ORIGIN_KEYS
+from .capture import origin_of
 from .capture import PATH_KEYS
 from .errors import ExecutionNotFound
 from .errors import JournalUnavailable
@@ -40,6 +44,19 @@ KEY = "flask_durable.arrival"
 REPLAY_KEY = "flask_durable.replay"
 ENVIRON_HEADER = "HTTP_DURABLE_REPLAY"
 
+MAX_FIELDS = 100
+"""Header fields that a server takes (gunicorn's ``limit_request_fields``)."""
+
+MAX_FIELD_SIZE = 8_190
+"""Bytes of a header field, with its name and end (``limit_request_field_size``)."""
+
+ADDED = 3
+"""Fields that a replay may have beside the request's: its ticket, and ``Host`` and
+``Content-Length`` where there were none."""
+
+MAX_ORIGIN = 4_096
+"""Longest origin, as JSON, for which a ticket, in base64, fits into its field."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Arrival:
@@ -54,8 +71,8 @@ class Arrival:
 def arrive(app: Flask) -> None:
     """Capture the current request, if its view is durable.
 
-    :raises Problem: 413 if its body is too big, 403 if it claims to be a
-        replay and is none
+    :raises Problem: 413 if its body is too big, 431 if its headers are too many or too
+        long to be sent again, 403 if it claims to be a replay and is none
     """
     request = this_request()
     options = options_of(app, request.endpoint or "", request.method)
@@ -75,6 +92,8 @@ def arrive(app: Flask) -> None:
         ticket = _verify(app, header)
         # It was within the limit when it came first.
         limit = max(limit, request.content_length or 0)
+    elif state.config.replay_url is not None:
+        _check_room(request)
 
     record = capture_request(request, limit)
 
@@ -85,6 +104,37 @@ def arrive(app: Flask) -> None:
         request.environ[REPLAY_KEY], due_at = _replay(state, ticket)
 
     request.environ[KEY] = Arrival(record, ticket, due_at)
+
+
+def _check_room(request: Request) -> None:
+    """Make sure that a server takes the request once more, with a ticket.
+
+    :raises Problem: 431 if it would not
+    """
+    count = ADDED
+
+    for name, value in request.headers.items():
+        if name.lower() not in HOP_BY_HOP:
+            count += 1
+
+            if (size := len(f"{name}: {value}\r\n")) > MAX_FIELD_SIZE:
+                raise _no_room(
+                    f"header field {name} has {size} bytes, as it is sent again, and"
+                    f" may have {MAX_FIELD_SIZE}"
+                )
+
+    if count > MAX_FIELDS:
+        raise _no_room(
+            f"request has {count - ADDED} header fields, and may have"
+            f" {MAX_FIELDS - ADDED}"
+        )
+
+    if len(json.dumps(origin_of(request.environ))) > MAX_ORIGIN:
+        raise _no_room("request's host and its client's address are too long")
+
+
+def _no_room(why: str) -> Problem:
+    return Problem(431, f"The {why}: it could not be sent to the server again.")
 
 
 def arrival_of(request: Request) -> Arrival:
@@ -136,7 +186,8 @@ class Entry:
 
         if isinstance(ticket, Ticket) and ticket.origin:
             for key in ORIGIN_KEYS:
-                environ.pop(key, None)
+                if in_origin(environ, key):
+                    del environ[key]
 
             environ.update(ticket.origin)
 

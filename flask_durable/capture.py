@@ -63,10 +63,16 @@ ENVIRON_KEYS = (
 """What a request is beside its headers and body, by the names of PEP 3333."""
 
 
+TRACE_KEYS = ("HTTP_TRACEPARENT", "HTTP_TRACESTATE")
+"""Headers that instrumented libraries write on the way of a replay, too."""
+
+MAX_TRACE = 512
+"""Longest of them that a ticket repeats: as much as others must pass on (W3C Trace
+Context, section 3.3.1.5). A longer one is sent as a header only."""
+
 ORIGIN_KEYS = (
     "HTTP_HOST",
-    "HTTP_TRACEPARENT",
-    "HTTP_TRACESTATE",
+    *TRACE_KEYS,
     "SERVER_NAME",
     "SERVER_PORT",
     "REMOTE_ADDR",
@@ -238,8 +244,18 @@ def _target(environ: cabc.Mapping[str, str]) -> str:
 
 def request_origin(record: RequestRecord) -> dict[str, str]:
     """Give what a server of the app can't see of a replay that it is sent."""
-    environ = request_environ(record)
-    return {key: environ[key] for key in ORIGIN_KEYS if key in environ}
+    return origin_of(request_environ(record))
+
+
+def origin_of(environ: cabc.Mapping[str, t.Any]) -> dict[str, str]:
+    """Give the same of the environment that a request came with."""
+    return {key: str(environ[key]) for key in ORIGIN_KEYS if in_origin(environ, key)}
+
+
+def in_origin(environ: cabc.Mapping[str, t.Any], key: str) -> bool:
+    """Tell whether a ticket has a part of the environment, rather than a header."""
+    value = environ.get(key)
+    return value is not None and (key not in TRACE_KEYS or len(value) <= MAX_TRACE)
 
 
 def _as_received(environ: dict[str, t.Any]) -> None:

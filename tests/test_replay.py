@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc as cabc
 import pathlib
+import secrets
 import threading
 import typing as t
 
@@ -17,6 +18,9 @@ from flask_durable import current_execution
 from flask_durable import durable_replay
 from flask_durable import FlaskDurable
 from flask_durable import step
+from flask_durable.arrival import ADDED
+from flask_durable.arrival import MAX_FIELD_SIZE
+from flask_durable.arrival import MAX_FIELDS
 from flask_durable.records import Execution
 from flask_durable.replay import MAX_REFUSALS
 from flask_durable.replay import replay
@@ -276,6 +280,67 @@ def test_what_has_ended_is_not_sent(sender: Sender, listener: Listener) -> None:
     assert listener.sent == []
 
 
+# Requests that could not be replayed
+
+
+def test_a_request_without_room_for_a_ticket_is_refused(
+    sender: Sender, client: FlaskClient
+) -> None:
+    """A server would answer its replays 431, and what follows a failure, too."""
+    some = {f"X-{number}": "1" for number in range(MAX_FIELDS - ADDED - 2)}
+    assert client.post("/work", headers=some).status_code == 202
+    answer = client.post("/work", headers={**some, "X-More": "1"})
+    assert answer.status_code == 431
+    assert "has 98 header fields" in (answer.json or {})["detail"]
+    assert sender.attempts == [1, 1]
+
+
+def test_a_header_that_is_too_long_for_a_replay_is_refused(
+    sender: Sender, client: FlaskClient
+) -> None:
+    """Such as two short ones of one name, which WSGI has joined."""
+    longest = "x" * (MAX_FIELD_SIZE - len("X-A: \r\n"))
+    assert client.post("/work", headers={"X-A": longest}).status_code == 202
+    half = "x" * (MAX_FIELD_SIZE // 2)
+    answer = client.post("/work", headers=[("X-A", half), ("X-A", half)])
+    assert answer.status_code == 431
+    assert "header field X-A has 8199 bytes" in (answer.json or {})["detail"]
+    assert sender.attempts == [1, 1]
+
+
+def test_a_host_without_room_in_a_ticket_is_refused(
+    sender: Sender, client: FlaskClient
+) -> None:
+    """The ticket repeats it in base64."""
+    answer = client.post("/work", headers={"Host": "x." * 2_500})
+    assert answer.status_code == 431
+    assert "host and its client's address" in (answer.json or {})["detail"]
+    assert sender.attempts == [1]
+
+
+def test_a_long_trace_is_not_in_the_ticket(
+    sender: Sender, client: FlaskClient, listener: Listener
+) -> None:
+    """It is sent as a header anyway."""
+    state = secrets.token_urlsafe(6_000)
+    answer = client.post("/work", headers={"tracestate": state, "traceparent": "0"})
+    sender.id = answer.headers["Durable-Execution"]
+    sender.replay()
+    (sent,) = listener.sent
+    assert sent.header("Tracestate") == state
+    assert len(sent.header("Durable-Replay") or "") < 1_000
+
+
+def test_a_replay_in_process_has_room_for_anything(
+    app: Flask, durable: FlaskDurable, client: FlaskClient, drive: Drive
+) -> None:
+    """It is no message of a connection."""
+    sender = Sender(app, durable, drive)
+    some = {f"X-{number}": "x" * MAX_FIELD_SIZE for number in range(MAX_FIELDS)}
+    assert drive.finish(client.post("/work", headers=some)).text == "awake"
+    assert sender.attempts[:2] == [1, 1]
+
+
 # What the view sees
 
 
@@ -408,6 +473,22 @@ def test_without_a_ticket_nothing_is_restored(make_shop: MakeShop, first: bool) 
     (seen,) = shop.seen
     assert (seen["address"], seen["user"]) == ("127.0.0.1", None)
     assert (seen["scheme"], seen["host"]) == ("http", "localhost")
+
+
+@pytest.mark.parametrize("size", [1, 512, 513, 8_000])
+def test_a_trace_of_any_length_is_seen_again(make_shop: MakeShop, size: int) -> None:
+    """In the ticket, or where that has no room for it, as a header."""
+    server = make_shop()
+    headers = {"traceparent": "1" * 55, "tracestate": "s" * size}
+
+    with serving(server.app) as url:
+        sender = make_shop(url)
+        answer = sender.app.test_client().post("/a b/c", headers=headers, data="x")
+        assert Drive(sender.app).finish(answer).text == "awake"
+
+    (before,), (after,) = sender.seen, server.seen
+    assert after == before | {"replayed": True}
+    assert ("Tracestate", "s" * size) in after["headers"]
 
 
 def test_a_server_with_another_key_does_not_end_the_execution(

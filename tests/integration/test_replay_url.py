@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc as cabc
 import json
+import secrets
 import socket
 import typing as t
 
@@ -137,6 +138,39 @@ def test_headers_are_replayed(mirror: Mirror) -> None:
     assert "HTTP_USER_AGENT" not in after and "HTTP_ACCEPT" not in after
     assert "HTTP_ACCEPT_ENCODING" not in after
     assert (after["REMOTE_ADDR"], after["HTTP_HOST"]) == (CLIENT, "shop.example:99")
+
+
+@direct
+def test_as_many_headers_as_may_be_are_replayed(mirror: Mirror) -> None:
+    """And as long ones; the server has no room for more."""
+    some = [f"X-{number}: 1" for number in range(94)]
+    longest = f"Tracestate:{secrets.token_urlsafe(6_200)[: 8_190 - 14]}"
+    headers = ["Content-Length: 0", *some, "X-Empty:", longest]
+    before, after = mirror.look("POST /", *headers)
+    assert after == before
+    assert len(before["HTTP_TRACESTATE"]) == 8_176
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [f"X-{number}: 1" for number in range(97)],
+        [f"Cookie: {'x' * 5_000}"] * 2,
+        [f"Tracestate:{'x' * (8_190 - 13)}"],
+        [f"Host: {'x.' * 2_500}"],
+    ],
+    ids=["many", "joined", "long", "host"],
+)
+@direct
+def test_what_could_not_be_replayed_is_refused(
+    mirror: Mirror, headers: list[str]
+) -> None:
+    """Before it is stored; the server itself takes it."""
+    count = len(mirror.journal.rows())
+    host = [] if "Host" in headers[0] else ["Host: x"]
+    status, _, body = mirror.ask("POST /", "Content-Length: 0", *host, *headers)
+    assert (status, len(mirror.journal.rows())) == (431, count)
+    assert b"could not be sent to the server again" in body
 
 
 @direct
