@@ -201,9 +201,24 @@ def test_this_machine_may_in_debug(local: Flask, host: str, peer: str) -> None:
         {"REMOTE_ADDR": ""},
         {"HTTP_HOST": "rebound.example"},
         {"HTTP_HOST": "127.0.0.1.example:5000"},
-        {"HTTP_X_FORWARDED_FOR": "127.0.0.1"},
         {"HTTP_FORWARDED": "for=127.0.0.1"},
+        {"HTTP_VIA": "1.1 proxy"},
+        *(
+            {f"HTTP_{name}": "127.0.0.1"}
+            for name in (
+                "X_FORWARDED",
+                "X_FORWARDED_FOR",
+                "X_FORWARDED_PREFIX",
+                "X_FORWARDED_PROTO",
+                "CF_CONNECTING_IP",
+                "CF_RAY",
+                "TRUE_CLIENT_IP",
+                "X_CLIENT_IP",
+                "X_REAL_IP",
+            )
+        ),
     ],
+    ids=str,
 )
 def test_others_may_not(local: Flask, environ: dict[str, str]) -> None:
     """Nor who comes through a proxy, or by a foreign name."""

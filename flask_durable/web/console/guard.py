@@ -44,7 +44,10 @@ HEADERS = {
     "X-Robots-Tag": "noindex, nofollow",
 }
 
-FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Via")
+PROXIES = frozenset({"forwarded", "true-client-ip", "via", "x-client-ip", "x-real-ip"})
+"""Headers that proxies add; also those that begin with one of the following."""
+
+PROXIES_BEGIN = ("cf-", "x-forwarded")
 
 
 def check_access(app: Flask, state: State) -> ConsoleAccess:
@@ -66,16 +69,21 @@ def check_access(app: Flask, state: State) -> ConsoleAccess:
 def is_local() -> bool:
     """Tell whether the request comes from this machine's own user.
 
-    A proxy's does not, though it may come from here; nor one for a name that somebody
-    made lead here (DNS rebinding).
+    A proxy's does not, as far as its headers tell, though it may come from here; nor
+    one for a name that somebody made lead here (DNS rebinding).
     """
-    if any(name in request.headers for name in FORWARDED):
+    if any(map(_is_of_proxy, request.headers.keys())):
         return False
 
     host = (request.host or "").rpartition("@")[2]
     name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
     named = name == "localhost" or name.endswith(".localhost")
     return _is_loopback(request.remote_addr) and (named or _is_loopback(name))
+
+
+def _is_of_proxy(header: str) -> bool:
+    name = header.lower()
+    return name in PROXIES or name.startswith(PROXIES_BEGIN)
 
 
 def _is_loopback(text: str | None) -> bool:
