@@ -47,7 +47,7 @@ def make_request(
 
     It goes to the host of the current request, or to that of the endpoint's rule.
     Outside of a request the app's ``SERVER_NAME`` and ``PREFERRED_URL_SCHEME`` tell
-    where to, as for ``url_for``.
+    where to, as for ``url_for``, else the first of its ``TRUSTED_HOSTS``.
 
     :param endpoint: as for ``url_for``: ``.name`` is in the current blueprint
     :param values: the rule's variables, as for ``url_for``
@@ -111,8 +111,22 @@ def _check_size(app: Flask, name: str, options: Options | None, size: int) -> in
     return limit
 
 
+def trusted_host(app: Flask) -> str | None:
+    """Give a host that the app takes requests for, if it doesn't take all."""
+    hosts = app.config["TRUSTED_HOSTS"]
+
+    if not hosts:
+        return None
+
+    first = hosts if isinstance(hosts, str) else hosts[0]
+    return app.config["SERVER_NAME"] or t.cast(str, first).removeprefix(".")
+
+
 def _context(app: Flask) -> t.Any:
-    return app.test_request_context()
+    host = trusted_host(app)
+    return app.test_request_context(
+        environ_overrides={"HTTP_HOST": host} if host else None
+    )
 
 
 def _full_name(endpoint: str) -> str:

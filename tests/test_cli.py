@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import typing as t
 
@@ -14,10 +15,12 @@ from flask.testing import FlaskClient
 from flask_durable import FlaskDurable
 from flask_durable import NonRetryableError
 from flask_durable import step
+from flask_durable.state import get_state
 
 from .driving import Drive
 from .processes import free_port
 from .processes import HOST
+from .serving import serving
 
 
 class Run(t.Protocol):
@@ -121,6 +124,14 @@ def test_what_is_shown_steers_no_terminal(
     assert "\x1b" not in missing and "\\x1b[2J" in missing
 
 
+def test_what_is_started_has_a_trusted_host(app: Flask, run: Run, drive: Drive) -> None:
+    """Else its own replays would be refused."""
+    app.config["TRUSTED_HOSTS"] = [".shop.example"]
+    execution_id = run("start", "order", "--value", "item=tea").output.strip()
+    drive.run_due()
+    assert "completed in attempt 1" in run("show", execution_id).output
+
+
 def test_an_execution_is_started(run: Run, drive: Drive) -> None:
     """By its endpoint's name; the id is printed."""
     words = ("--value", "item=tea", "--json", '{"a": 1}')
@@ -191,7 +202,29 @@ def test_all_is_well(run: Run) -> None:
         "workers",
         "replay url",
     ]
-    assert lines == [f"ok   {name}" for name in names]
+    assert lines == [*(f"ok   {name}" for name in names), "warn hosts"]
+
+
+def test_hosts_that_are_named_are_well(
+    app: Flask, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or those of one's own machine, in debug mode."""
+    app.config["TRUSTED_HOSTS"] = [".shop.example", "localhost"]
+    assert "ok   hosts: .shop.example, localhost\n" in run("check").output
+    app.config["TRUSTED_HOSTS"] = None
+    assert json.loads(run("check", "--json").output)[-1]["ok"]
+    monkeypatch.setenv("FLASK_DEBUG", "1")
+    assert "ok   hosts: any, in debug mode" in run("check").output
+
+
+def test_a_server_of_named_hosts_is_found(app: Flask, run: Run) -> None:
+    """The replay URL is none of them."""
+    app.config["TRUSTED_HOSTS"] = [".shop.example"]
+
+    with serving(app) as url:
+        state = get_state(app)
+        state.config = dataclasses.replace(state.config, replay_url=url)
+        assert f"ok   replay url: {url} answers" in run("check").output
 
 
 def test_what_is_bad_is_told(app: Flask, tmp_path: t.Any) -> None:
@@ -206,6 +239,6 @@ def test_what_is_bad_is_told(app: Flask, tmp_path: t.Any) -> None:
     FlaskDurable(app)
     done = app.test_cli_runner().invoke(args=["durable", "check", "--json"])
     assert done.exit_code == 1
-    results = [result["ok"] for result in json.loads(done.output)]
-    assert results == [True, *[False] * 6]
+    found = [result["ok"] for result in json.loads(done.output)]
+    assert found == [True, *[False] * 6, True]
     assert HOST in done.output

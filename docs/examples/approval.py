@@ -16,6 +16,8 @@ from flask_durable import WaitTimeoutError
 
 app = Flask(__name__)
 app.config["SECRET_KEY"] = "dev"
+# Links are mailed: they may lead to no host but ours.
+app.config["TRUSTED_HOSTS"] = ["localhost", "127.0.0.1"]
 app.config.from_prefixed_env()
 durable = FlaskDurable(app)
 

@@ -10,6 +10,7 @@ from flask_durable import step
 
 app = Flask(__name__)
 app.config["SECRET_KEY"] = "dev"
+app.config["TRUSTED_HOSTS"] = ["shop.example"]
 app.config.from_prefixed_env()
 app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1, x_host=1, x_prefix=1)
 durable = FlaskDurable(app)

@@ -13,6 +13,7 @@ from flask.cli import with_appcontext
 from .. import schema
 from ..doubts import unread
 from ..errors import DurableError
+from ..new_request import trusted_host
 from ..signing import check_secret_key
 from ..state import opened_state
 from ..state import State
@@ -32,11 +33,19 @@ class Trouble(Exception):
     """Something is not as it must be."""
 
 
+class Doubt(Exception):
+    """Something may be as it must be, or not."""
+
+
+MARKS = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "bad": ("bad ", "red")}
+"""How a result is printed."""
+
+
 @click.command("check")
 @as_json
 @with_appcontext
 def check(as_json: bool) -> None:
-    """Check settings, database, schema, secret key, Redis, workers and replay URL.
+    """Check settings, database, schema, secret key, Redis, workers, URL and hosts.
 
     Exits with 1 if one is bad.
     """
@@ -45,27 +54,30 @@ def check(as_json: bool) -> None:
 
     if as_json:
         print_json(
-            [dict(zip(("name", "ok", "detail"), r, strict=True)) for r in results]
+            [
+                {"name": name, "ok": mark != "bad", "detail": detail}
+                for name, mark, detail in results
+            ]
         )
     else:
-        for name, ok, detail in results:
-            mark = (
-                click.style("ok ", fg="green") if ok else click.style("bad", fg="red")
-            )
-            click.echo(f"{mark}  {name}: {printable(detail)}")
+        for name, mark, detail in results:
+            text, color = MARKS[mark]
+            click.echo(f"{click.style(text, fg=color)} {name}: {printable(detail)}")
 
-    if not all(ok for _, ok, _ in results):
+    if any(mark == "bad" for _, mark, _ in results):
         sys.exit(1)
 
 
 Test = cabc.Callable[[State], str]
 
 
-def _result(name: str, test: Test, state: State) -> tuple[str, bool, str]:
+def _result(name: str, test: Test, state: State) -> tuple[str, str, str]:
     try:
-        return name, True, test(state)
+        return name, "ok", test(state)
+    except Doubt as doubt:
+        return name, "warn", str(doubt)
     except (Trouble, DurableError, RuntimeError) as error:
-        return name, False, str(error).partition("\n")[0]
+        return name, "bad", str(error).partition("\n")[0]
 
 
 def _check_settings(state: State) -> str:
@@ -141,11 +153,18 @@ def _check_replay_url(state: State) -> str:
 
     import requests
 
+    # A replay has the host of the client's request.
+    host = trusted_host(this_app())
+    headers = {"Host": host} if host else None
+
     try:
         with requests.Session() as session:
             session.trust_env = False
             answer = session.get(
-                _nowhere(state), timeout=TIMEOUT, allow_redirects=False
+                _nowhere(state),
+                headers=headers,
+                timeout=TIMEOUT,
+                allow_redirects=False,
             )
     except requests.RequestException as error:
         raise Trouble(f"{url} does not answer: {type(error).__name__}") from None
@@ -162,6 +181,22 @@ def _nowhere(state: State) -> str:
     return urllib.parse.urljoin(t.cast(str, state.config.replay_url), path)
 
 
+def _check_hosts(state: State) -> str:
+    app = this_app()
+    hosts = app.config["TRUSTED_HOSTS"]
+
+    if hosts:
+        return hosts if isinstance(hosts, str) else ", ".join(hosts)
+
+    if app.debug:
+        return "any, in debug mode"
+
+    raise Doubt(
+        "links lead to whatever host a client names: set TRUSTED_HOSTS, or let the"
+        " server before the app refuse other hosts"
+    )
+
+
 TESTS: dict[str, Test] = {
     "settings": _check_settings,
     "database": _check_database,
@@ -170,6 +205,7 @@ TESTS: dict[str, Test] = {
     "redis": _check_redis,
     "workers": _check_workers,
     "replay url": _check_replay_url,
+    "hosts": _check_hosts,
 }
 
 
