@@ -69,7 +69,7 @@ def find_key(
         return None
 
     who = _who(identity)
-    parts = [app.name, endpoint, *who, value]
+    parts = [app.name, endpoint, _host(app), *who, value]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return RequestKey(digest, fingerprint(request, record))
 
@@ -165,6 +165,15 @@ def _call(app: Flask, function: t.Any, endpoint: str) -> str | None:
         )
 
     return value if value is None else check_key(value)
+
+
+def _host(app: Flask) -> str:
+    """Give the host, if the app's rules tell hosts apart.
+
+    Else it is one of several names, and a client may try again by another.
+    """
+    tells = app.url_map.host_matching or app.subdomain_matching
+    return request.host.lower() if tells else ""
 
 
 def _who(identity: bytes | None) -> tuple[str, str]:

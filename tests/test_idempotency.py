@@ -345,6 +345,34 @@ def test_a_key_belongs_to_an_app(
     other.extensions["durable"].close()
 
 
+@pytest.mark.parametrize("matching", ["host", "subdomain", None])
+def test_a_key_belongs_to_a_host_that_rules_match(
+    sqlite_url: str, matching: str | None
+) -> None:
+    """Tenants may have one each. Else a host is one of several names of the app."""
+    options: dict[str, t.Any] = {f"{matching}_matching": True} if matching else {}
+    static = "static.example" if matching == "host" else None
+    app = Flask("tenants", static_host=static, **options)
+    app.config.update(SECRET_KEY="x", TESTING=True, SERVER_NAME="shop.example")
+    app.config["DURABLE_DATABASE_URL"] = sqlite_url
+    durable = FlaskDurable(app)
+    where = {"host": {"host": "<tenant>"}, "subdomain": {"subdomain": "<tenant>"}}
+
+    @app.post("/orders", **where.get(matching or "", {}))
+    @durable.endpoint
+    def order(tenant: str = "") -> str:
+        return "done"
+
+    def send(host: str) -> bool:
+        url = f"http://{host}.shop.example"
+        answer = app.test_client().post("/orders", base_url=url, headers=KEY)
+        assert answer.status_code == 200
+        return "Idempotent-Replayed" in answer.headers
+
+    assert [send("a"), send("b"), send("A")] == [False, not matching, True]
+    app.extensions["durable"].close()
+
+
 def test_a_key_belongs_to_an_identity(shop: Shop) -> None:
     """Two users may have the same, whatever their tokens are."""
     shop.durable.identity(lambda: request.headers.get("User"))
