@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import typing as t
+import weakref
 
 from flask import Flask
 from flask import Request
@@ -24,6 +26,8 @@ from .options import Idempotency
 from .problems import Problem
 from .records import RequestKey
 from .records import RequestRecord
+
+logger = logging.getLogger(__name__)
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotent-Replayed"
@@ -42,6 +46,10 @@ _LENGTH = f"An idempotency key has 1 to {MAX_LENGTH} characters."
 _QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"[ \t]*(?:;[ -~]*)?')
 _BARE = re.compile(r"[!#-+\--~]+")
 """What can be seen, but no quotes, and no comma: two headers arrive as one."""
+
+
+_told: weakref.WeakSet[Flask] = weakref.WeakSet()
+"""The apps for which it was said that clients share their keys."""
 
 
 def find_key(
@@ -67,6 +75,9 @@ def find_key(
 
     if value is None:
         return None
+
+    if not callable(policy) and identity is None and "Cookie" in request.headers:
+        _warn_of_sharing(app, endpoint)
 
     who = _who(identity)
     parts = [app.name, endpoint, _host(app), *who, value]
@@ -183,6 +194,22 @@ def _who(identity: bytes | None) -> tuple[str, str]:
 
     credentials = request.headers.get("Authorization", "")
     return "authorization", hashlib.sha256(credentials.encode()).hexdigest()
+
+
+def _warn_of_sharing(app: Flask, endpoint: str) -> None:
+    """Tell once that users who are known by a cookie share their keys."""
+    is_known = "Authorization" in request.headers or hasattr(app, "login_manager")
+
+    if not is_known and app not in _told:
+        _told.add(app)
+        logger.warning(
+            'A request to endpoint "%s" has an %s and a cookie, but nothing says whose'
+            " it is: users whose clients choose the same key get each other's"
+            " responses. Register a function with @durable.identity that returns the"
+            " user's id, or None.",
+            endpoint,
+            HEADER,
+        )
 
 
 def fingerprint(request: Request, record: RequestRecord) -> str:

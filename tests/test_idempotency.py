@@ -401,6 +401,33 @@ def test_a_key_without_an_identity_belongs_to_credentials(
 # A function that takes the key from the request
 
 
+def test_a_session_is_no_identity(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    """Its users share keys, which is said once."""
+    shop.client.set_cookie("session", "alice")
+    shop.post()
+    shop.client.set_cookie("session", "bob")
+    assert "Idempotent-Replayed" in shop.post().headers
+    (said,) = [text for text in caplog.messages if "@durable.identity" in text]
+    assert '"orders" has an Idempotency-Key and a cookie' in said
+
+
+@pytest.mark.parametrize("case", ["no cookie", "credentials", "hook", "function"])
+def test_keys_that_are_not_shared_are_no_matter(
+    shop: Shop, caplog: pytest.LogCaptureFixture, case: str
+) -> None:
+    """Also if the hook says that it is nobody's."""
+    if case == "hook":
+        shop.durable.identity(lambda: None)
+
+    shop.add("/own", (lambda: "8e03978e") if case == "function" else "optional")
+    headers = KEY | ({} if case == "no cookie" else {"Cookie": "session=alice"})
+    shop.post(
+        "/own",
+        headers=headers | {"Authorization": "x"} if case == "credentials" else headers,
+    )
+    assert "@durable.identity" not in caplog.text
+
+
 def test_a_function_takes_the_key_from_the_request(shop: Shop) -> None:
     """The header tells nothing then."""
     shop.add("/hook", lambda: request.get_json()["id"])
