@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc as cabc
 import datetime as dt
+import hmac
 import http.server
 import importlib.util
 import json
@@ -337,11 +338,22 @@ def test_an_approval_is_given_once(
 
 
 def test_a_webhook_ships_once(load: Load, capsys: pytest.CaptureFixture[str]) -> None:
-    """However often it is delivered."""
+    """However often it is delivered; what is forged takes no key."""
     _, client, _ = load("webhook")
-    event = {"id": "evt_1", "order": "7"}
-    answers = [client.post("/hooks/paid", json=event) for _ in range(3)]
-    assert [answer.status_code for answer in answers] == [204, 204, 204]
+    event = b'{"id": "evt_1", "order": "7"}'
+    signature = hmac.new(b"dev", event, "sha256").hexdigest()
+    signatures = [None, "f\xf6rged", signature, signature, signature]
+    answers = [
+        client.post(
+            "/hooks/paid",
+            data=event,
+            content_type="application/json",
+            headers={"X-Signature": each} if each else {},
+        )
+        for each in signatures
+    ]
+    assert [answer.status_code for answer in answers] == [401, 401, 204, 204, 204]
+    assert "Durable-Execution" not in answers[0].headers
     assert capsys.readouterr().out.count("shipping 7") == 1
 
 

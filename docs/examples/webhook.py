@@ -1,5 +1,8 @@
-"""A webhook whose sender repeats it until it is answered 2xx."""
+"""A webhook whose sender signs it, and repeats it until it is answered 2xx."""
 
+import hmac
+
+from flask import abort
 from flask import Flask
 from flask import request
 
@@ -8,12 +11,25 @@ from flask_durable import step
 
 app = Flask(__name__)
 app.config["SECRET_KEY"] = "dev"
+app.config["WEBHOOK_SECRET"] = "dev"
 app.config.from_prefixed_env()
 durable = FlaskDurable(app)
 
 
+def signed_id():
+    """Give the event's id, which anybody could guess, if the sender signed it."""
+    secret = app.config["WEBHOOK_SECRET"].encode()
+    expected = hmac.new(secret, request.get_data(), "sha256").hexdigest()
+    signature = request.headers.get("X-Signature", "")
+
+    if not hmac.compare_digest(signature.encode(), expected.encode()):
+        abort(401)
+
+    return request.json["id"]
+
+
 @app.post("/hooks/paid")
-@durable.endpoint(idempotency=lambda: request.json["id"])
+@durable.endpoint(idempotency=signed_id)
 def paid():
     step.progress("shipping", event=request.json["id"])
     step.run("ship", ship, request.json["order"])
