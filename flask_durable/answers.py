@@ -6,6 +6,7 @@ import collections.abc as cabc
 import contextlib
 
 from flask import after_this_request
+from flask import current_app
 from flask import request
 from werkzeug.wrappers import Response
 
@@ -37,13 +38,19 @@ def final_response(state: State, execution: Execution) -> Response:
 
     if record is None:
         detail = "The execution failed without a response."
-        return problem_response(500, detail, execution=execution.id)
-
-    if record.body is None:
+        response = problem_response(500, detail, execution=execution.id)
+    elif record.body is None:
         detail = "The response was too big to store."
-        return problem_response(507, detail, execution=execution.id)
+        response = problem_response(507, detail, execution=execution.id)
+    else:
+        response = stored_response(record, record.body)
 
-    return stored_response(record, record.body)
+    return of_app(response)
+
+
+def of_app(response: Response) -> Response:
+    """Give a response the app's class: decorators of views look for it."""
+    return current_app.response_class.force_type(response)
 
 
 def later_response(
@@ -78,7 +85,7 @@ def promise(
     """Answer that the execution goes on later."""
     pending = options.pending
     redirect = pending == "redirect" or (not pending and prefers_html(request))
-    return accepted(execution, steps, redirect)
+    return of_app(accepted(execution, steps, redirect))
 
 
 def link_this_answer(execution_id: str) -> None:

@@ -20,6 +20,7 @@ from werkzeug.wrappers import Response
 
 from .answers import final_response
 from .answers import later_response
+from .answers import of_app
 from .attempt import Attempt
 from .awaiting import leaves
 from .capture import capture_response
@@ -214,7 +215,7 @@ class Call:
         error = Cancelled(f"Execution {attempt.id} was cancelled.")
         self._ending.finish("cancelled", None, Failure.of(error).encode())
         detail = "The execution was cancelled."
-        return problem_response(410, detail, execution=attempt.id)
+        return of_app(problem_response(410, detail, execution=attempt.id))
 
     def _goes_on(self, error: BaseException, errors: int) -> bool:
         # Of a group, what is final by itself is so in it.

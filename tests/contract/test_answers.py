@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections.abc as cabc
 import datetime as dt
+import functools
 import typing as t
 import uuid
 from urllib.parse import urlsplit
@@ -10,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from flask import abort
 from flask import Flask
+from flask import Response
 from flask.testing import FlaskClient
 from flask.typing import ResponseReturnValue
 from itsdangerous import URLSafeSerializer
@@ -52,6 +55,42 @@ def test_a_suspended_execution_is_accepted(
     assert int(response.headers["Retry-After"]) >= 1
     assert document["id"] == response.headers["Durable-Execution"]
     assert document["status"] == "suspended"
+
+
+class OfApp(Response):
+    """The class of an app's responses."""
+
+
+@pytest.mark.parametrize("headers", [{}, {"Accept": HTML}, {"Prefer": "respond-async"}])
+def test_answers_are_of_the_apps_own_class(
+    app: Flask, durable: FlaskDurable, drive: Drive, headers: dict[str, str]
+) -> None:
+    """Decorators above the endpoint look for it: a promise, and a stored answer."""
+    app.response_class = OfApp
+    seen: list[bool] = []
+
+    def render(view: cabc.Callable[[], t.Any]) -> cabc.Callable[[], t.Any]:
+        @functools.wraps(view)
+        def rendered() -> t.Any:
+            seen.append(isinstance(answer := view(), OfApp))
+            return answer
+
+        return rendered
+
+    @app.post("/work")
+    @render
+    @durable.endpoint
+    def work() -> str:
+        step.sleep("nap", 600)
+        return "awake"
+
+    sent = {"Idempotency-Key": "k", **headers}
+    app.test_client().post("/work", headers=sent)
+    drive.run_due()
+    drive.advance(601)
+    drive.run_due()
+    assert app.test_client().post("/work", headers=sent).text == "awake"
+    assert len(seen) >= 3 and all(seen)
 
 
 def test_the_status_document_has_all_its_fields(
