@@ -183,7 +183,7 @@ def _newcomer(app: Flask, state: State, options: Options, arrival: Arrival) -> N
     url = status_url(execution_id)
     endpoint = request.endpoint or ""
     record = arrival.record
-    identity = _identity(app, state)
+    identity = current_identity(app, state)
     key = find_key(app, options.idempotency, endpoint, record, identity)
     return Newcomer(execution_id, url, endpoint, record, identity, key)
 
@@ -321,8 +321,8 @@ def _attempt(
     )
 
 
-def _identity(app: Flask, state: State) -> bytes | None:
-    """Give whose execution it is: by the app's hook, else by Flask-Login."""
+def current_identity(app: Flask, state: State) -> bytes | None:
+    """Give whose request this is: by the app's hook, else by Flask-Login."""
     if state.hooks.identity is not None:
         value = app.ensure_sync(state.hooks.identity)()
         return state.codec.encode_for("What @durable.identity gives", value)

@@ -171,7 +171,8 @@ class FlaskDurable(Operations):
         """Register what tells whose execution a request begins.
 
         Its value (JSON) is stored with the execution; a replay's hooks read it
-        from ``durable_replay().identity``.
+        from ``durable_replay().identity``. Other requests ask it when their views
+        call :meth:`start`: it gives ``None`` where nobody is logged in.
         """
         check_hook("@durable.identity", function)
         self._hooks.identity = function

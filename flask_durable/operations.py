@@ -6,13 +6,17 @@ import collections.abc as cabc
 import datetime as dt
 import typing as t
 
+from flask import has_request_context
+
 from .callbacks import complete
 from .callbacks import send
 from .checks import check_mappings
 from .checks import check_page
 from .clock import duration
+from .endpoint import current_identity
 from .errors import ControlError
 from .errors import KeyTaken
+from .globals import durable_replay
 from .idempotency import begun_before
 from .idempotency import start_key
 from .ids import new_id
@@ -79,7 +83,8 @@ class Operations:
     ) -> str:
         """Begin an execution without a client, and give its id.
 
-        A dispatcher runs it. It is committed when this returns.
+        A dispatcher runs it. It is committed when this returns. Within a request it
+        has that one's identity, see :meth:`FlaskDurable.identity`; else it has none.
 
         :param endpoint: a durable endpoint, as for ``url_for``
         :param values: the variables of its rule, as for ``url_for``
@@ -206,6 +211,20 @@ def _state() -> State:
     return opened_state(this_app())
 
 
+def _identity(state: State) -> bytes | None:
+    """Give whose execution is begun: whoever sent the current request, if there is one.
+
+    A replay has the user of its execution: their login may be over.
+    """
+    if not has_request_context():
+        return None
+
+    if (found := durable_replay()) is not None:
+        return None if found.identity is None else state.codec.encode(found.identity)
+
+    return current_identity(this_app(), state)
+
+
 def _start(
     state: State, request: NewRequest, options: Options, key: RequestKey | None
 ) -> str:
@@ -216,7 +235,7 @@ def _start(
             execution_id,
             request.endpoint,
             request.record,
-            None,
+            _identity(state),
             options.on_failure is not None,
             options.deadline_seconds,
             key=key,

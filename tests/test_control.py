@@ -320,6 +320,55 @@ def test_an_execution_is_started_on_the_subdomain_of_its_endpoint(
     assert seen == ["ann https://ann.shop.test:5000/app/orders?x=1"]
 
 
+def test_what_a_request_starts_has_its_identity(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """A client's own request, and a replay, whose user may be logged out by then."""
+    users = ["ada"]
+    seen: list[t.Any] = []
+    shop.durable.identity(lambda: users.pop())
+
+    def child(number: int) -> t.Any:
+        seen.append((number, getattr(durable_replay(), "identity", None)))
+        return {}
+
+    def work() -> str:
+        step.sleep("nap", 60)
+        return step.run("start", shop.durable.start, "child", values={"number": 2})
+
+    @shop.app.post("/kick")
+    def kick() -> str:
+        return shop.durable.start("child", values={"number": 1})
+
+    shop.child, shop.work = child, work
+    client.post("/kick")
+    users.append("bob")
+    client.post("/work")
+    drive.advance(61)
+    drive.run_due()
+    drive.run_due()
+    assert sorted(seen) == [(1, "ada"), (2, "bob")]
+
+
+@pytest.mark.usefixtures("context")
+def test_what_no_request_starts_has_no_identity(shop: Shop, drive: Drive) -> None:
+    """There is nobody to ask for."""
+    seen: list[t.Any] = []
+
+    @shop.durable.identity
+    def who() -> t.Any:
+        return request.headers["User"]
+
+    def child(number: int) -> t.Any:
+        replay = durable_replay()
+        seen.append(replay and replay.identity)
+        return {}
+
+    shop.child = child
+    shop.durable.start("child", values={"number": 1})
+    assert (drive.run_due(), seen) == (1, [None])
+
+
 @pytest.mark.usefixtures("context")
 def test_only_durable_endpoints_are_started(shop: Shop) -> None:
     """Nothing is stored of others."""
