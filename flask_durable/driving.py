@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc as cabc
+import urllib.parse
 
 import sqlalchemy as sa
 from flask import Flask
@@ -16,6 +17,17 @@ from .tables import metadata
 
 MAX_REPLAYS = 1_000
 """Replays after which an execution is believed to go on for ever."""
+
+
+def below_root(app: Flask, url: str) -> str:
+    """Give a URL of an app without ``APPLICATION_ROOT``: test clients add that."""
+    parts = urllib.parse.urlsplit(url)
+    root = app.config["APPLICATION_ROOT"].rstrip("/")
+
+    if not parts.path.startswith(f"{root}/"):
+        return url
+
+    return parts._replace(path=parts.path.removeprefix(root)).geturl()
 
 
 class Driver:

@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from . import clock
+from .driving import below_root
 from .driving import Driver
 from .driving import MAX_REPLAYS
 from .faults import Crash
@@ -112,7 +113,7 @@ class DurableClient(FlaskClient):
             execution = self._run(state, execution_id)
 
         check_replays(execution)
-        return self.get(f"{url}/response")
+        return self.get(below_root(self.application, f"{url}/response"))
 
     def advance(self, duration: float | dt.timedelta) -> None:
         """Turn the clock of the journal, and replay what is due on the way.
@@ -146,7 +147,8 @@ class DurableClient(FlaskClient):
 
         :param answer: as for :meth:`run_until_complete`
         """
-        response = self.get(self._behind(answer)[1])
+        url = self._behind(answer)[1]
+        response = self.get(below_root(self.application, url))
         return t.cast("dict[str, t.Any]", response.get_json())
 
     def fail_step(

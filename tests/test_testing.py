@@ -379,6 +379,27 @@ def test_an_execution_may_be_given_by_its_id(
     assert kit.status(given)["id"] == begun
 
 
+@pytest.mark.parametrize("root", ["/shop", "/shop/"])
+def test_an_app_may_have_a_root(
+    app: Flask, kit: DurableClient, durable: FlaskDurable, view: View, root: str
+) -> None:
+    """Flask's client puts it before every path, and links have it already."""
+    app.config["APPLICATION_ROOT"] = root
+    view(lambda: [nap(), request.path])
+    answer = kit.post("/work")
+    assert answer.location.startswith("http://localhost/shop/durable/")
+
+    with app.app_context():
+        begun = durable.start("work")
+
+    kit.advance(0)
+    kit.advance(61)
+
+    for given in (answer, begun):
+        assert kit.status(given)["status"] == "completed"
+        assert kit.run_until_complete(given).json == ["slept", "/work"]
+
+
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
