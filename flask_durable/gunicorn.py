@@ -10,6 +10,7 @@ and then. A configuration file of your own can take them over::
 
 from __future__ import annotations
 
+import gc
 import typing as t
 
 from .extension import start_all
@@ -33,6 +34,10 @@ def worker_exit(server: t.Any, worker: t.Any) -> None:
     """Finish what is in hand and hand back the rest."""
     for state in all_states():
         state.close(EXIT_GRACE)
+
+    # What is spared at the interpreter's end outlives what it needs there: with
+    # gevent, log handlers said so.
+    gc.unfreeze()
 
 
 def _threads(worker: t.Any) -> int | None:

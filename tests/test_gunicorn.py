@@ -59,6 +59,15 @@ def test_what_a_worker_has_loaded_is_no_garbage(worker_apps: list[Flask]) -> Non
     assert gc.get_freeze_count() > frozen + 10_000
 
 
+def test_what_a_worker_has_loaded_is_let_go_at_its_exit(
+    worker_apps: list[Flask],
+) -> None:
+    """Else the interpreter's end takes it down in the wrong order, and says so."""
+    gunicorn.post_worker_init(None)
+    gunicorn.worker_exit(None, None)
+    assert gc.get_freeze_count() == 0
+
+
 def test_a_worker_that_exits_closes_all_its_apps(
     worker_apps: list[Flask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
