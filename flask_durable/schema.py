@@ -45,12 +45,17 @@ def ensure(database: Database, create: bool) -> str | None:
     return found
 
 
+def version(database: Database) -> str | None:
+    """Give the tables' version; nothing if there are none."""
+    return database.run(_read_version)
+
+
 def script(database: Database) -> str:
     """Give the SQL that brings the tables to our version; empty if they have it.
 
     :raises SchemaError: if they are of a newer version
     """
-    found = database.run(_read_version)
+    found = version(database)
 
     if found is not None and found > SCHEMA_VERSION:
         raise SchemaError(_advice(database, found))

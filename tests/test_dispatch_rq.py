@@ -120,6 +120,23 @@ def line(app: Flask, durable: FlaskDurable, drive: Drive) -> Line:
 # Due executions become jobs
 
 
+def test_the_check_tells_of_workers_that_are_dead(
+    line: Line, client_of_redis: RedisClient
+) -> None:
+    """Redis names them for minutes, while what is due gets late."""
+    client_of_redis.sadd("rq:workers:durable", "rq:worker:killed")
+    check = ["durable", "check"]
+    line.begin()
+    line.drive.advance(65)
+    line.look()
+    assert line.app.test_cli_runner().invoke(args=check).exit_code == 0
+    line.drive.advance(10)
+    done = line.app.test_cli_runner().invoke(args=check)
+    assert done.exit_code == 1
+    (text,) = [one for one in done.output.splitlines() if one.startswith("bad")]
+    assert "1 jobs wait, and what is due waits since 15 s: does `flask" in text
+
+
 def test_what_is_not_due_is_no_job(line: Line) -> None:
     """Its time is kept by the sweeper, not by RQ."""
     line.begin()

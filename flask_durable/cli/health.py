@@ -29,6 +29,10 @@ TIMEOUT = 3.0
 """Seconds that a server has to answer."""
 
 
+LATE = 10.0
+"""Seconds that what is due may wait to begin; an idle worker takes it at once."""
+
+
 class Trouble(Exception):
     """Something is not as it must be."""
 
@@ -142,7 +146,22 @@ def _check_workers(state: State) -> str:
     if not count:
         raise Trouble(f"{text}: run `flask durable worker`")
 
+    # Redis goes on to name workers that were killed.
+    if (late := _seconds_late(state)) > LATE:
+        raise Trouble(
+            f"{text}, and what is due waits since {late:.0f} s: does"
+            " `flask durable worker` run, with enough processes?"
+        )
+
     return text
+
+
+def _seconds_late(state: State) -> float:
+    """Tell how late the journal is, without making its tables."""
+    if schema.version(state.store.database) != SCHEMA_VERSION:
+        return 0.0
+
+    return state.control.lateness()
 
 
 def _check_replay_url(state: State) -> str:
