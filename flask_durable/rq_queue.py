@@ -13,10 +13,12 @@ import typing as t
 
 import redis
 from rq import Queue
+from rq import Worker
 from rq.job import Job
 from rq.queue import EnqueueData
 from rq.serializers import JSONSerializer
 
+from . import clock
 from .records import Due
 from .state import State
 
@@ -40,6 +42,13 @@ FAILURE_TTL = 3_600
 
 Next = tuple[str, int]
 """An execution, and the number of the attempt that is to begin."""
+
+IDLE = 10
+"""Seconds that the first job may wait before a warning: an idle worker takes it at
+once."""
+
+WATCH_PAUSE = 1.0
+"""Seconds between two looks for that."""
 
 SOCKET_TIMEOUT = 1.0
 """Seconds that the sweeper waits for Redis; it has other things to look after."""
@@ -81,6 +90,52 @@ def durable_queue(
     )
 
 
+class IdleWatch:
+    """Tells once that jobs wait and no worker takes them, until one does."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+        self._first: str | None = None
+        self._since = self._looked_at = clock.boottime()
+        self._told = False
+
+    def look(self, waiting: int) -> None:
+        """See whether the first job is another one than before.
+
+        :param waiting: how many jobs there are
+        """
+        now = clock.boottime()
+
+        if waiting and now - self._looked_at < WATCH_PAUSE:
+            return
+
+        self._looked_at = now
+        first = self._queue.get_job_ids(0, 1)[0:1] if waiting else []
+
+        if not first or first[0] != self._first:
+            self._first = first[0] if first else None
+            self._since, self._told = now, False
+        elif not self._told and now - self._since > IDLE:
+            self._tell(waiting, now)
+
+    def _tell(self, waiting: int, now: float) -> None:
+        workers = Worker.all(queue=self._queue)
+
+        # Those that are at long views take no other job meanwhile.
+        if any(worker.get_state() == "busy" for worker in workers):
+            self._since = now
+            return
+
+        self._told = True
+        logger.warning(
+            'No worker takes what is due: %d jobs wait in the queue "%s" for over %d'
+            " seconds. Does `flask durable worker` run?",
+            waiting,
+            self._queue.name,
+            IDLE,
+        )
+
+
 class RqHands:
     """Takes due executions for the workers of the queue."""
 
@@ -93,6 +148,7 @@ class RqHands:
         assert config.redis_url is not None
         connection = connect(config.redis_url)
         self._queue = durable_queue(config.queue, connection)
+        self._watch = IdleWatch(self._queue)
         self.usable = True
 
     def free(self) -> int:
@@ -102,7 +158,8 @@ class RqHands:
         one costs a commit each.
         """
         try:
-            jobs = MAX_JOBS - len(self._queue)
+            waiting = len(self._queue)
+            self._watch.look(waiting)
         except redis.RedisError as error:
             self._note_outage(error)
             return 0
@@ -112,6 +169,7 @@ class RqHands:
 
         self.usable = True
         self.pause = RqHands.pause
+        jobs = MAX_JOBS - waiting
         return jobs * PER_JOB if jobs >= MAX_JOBS // 2 else 0
 
     def send(self, found: cabc.Sequence[Due]) -> None:

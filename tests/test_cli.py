@@ -140,6 +140,37 @@ def test_an_execution_is_started(run: Run, drive: Drive) -> None:
     assert "completed" in run("show", mine).output
 
 
+class FakeTime:
+    """A clock that turns while somebody sleeps, and then has what is due run."""
+
+    def __init__(self, drive: Drive, run_at: float) -> None:
+        self._drive = drive
+        self._run_at = run_at
+        self._now = 0.0
+
+    def monotonic(self) -> float:
+        """Give the time."""
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        """Turn the clock."""
+        self._now += seconds
+
+        if self._now >= self._run_at:
+            self._drive.run_due()
+
+
+@pytest.mark.parametrize(("run_at", "told"), [(4, False), (20, True)])
+def test_a_start_that_nobody_takes_up_is_told(
+    run: Run, drive: Drive, monkeypatch: pytest.MonkeyPatch, run_at: float, told: bool
+) -> None:
+    """Once, while the command goes on to wait."""
+    monkeypatch.setattr("flask_durable.cli.operate.time", FakeTime(drive, run_at))
+    done = run("start", "order", "--value", "item=tea", "--wait")
+    assert done.output.splitlines()[-1] == "completed"
+    assert done.output.count("Nobody has begun it yet: does a server") == told
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -17,6 +17,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from redis import Redis as RedisClient
+from rq import Worker
 from rq.job import Job
 
 from flask_durable import clock
@@ -271,6 +272,64 @@ def test_a_dispatcher_sends_what_becomes_due(
     assert client.post("/soon").status_code == 202
     wait_until(line.jobs)
     assert 0.1 < time.monotonic() - began < 5
+
+
+# No worker is there
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> cabc.Callable[[float], None]:
+    """Turn the clock of this process."""
+    now = clock.boottime()
+
+    def later(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        monkeypatch.setattr(clock, "boottime", lambda: now)
+
+    return later
+
+
+def test_a_queue_that_nobody_takes_from_is_told_once(
+    line: Line, later: t.Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And again, if it was taken from in between."""
+    for _ in range(2):
+        line.begin()
+
+    line.drive.advance(61)
+    line.look()
+
+    for count in (1, 2):
+        for _ in range(20):
+            line.hands.free()
+            later(2)
+
+        text = 'jobs wait in the queue "durable" for over 10 seconds. Does `flask'
+        assert caplog.text.count(text) == count
+        line.jobs()[0].delete()
+
+
+def test_a_worker_with_a_long_view_is_waited_for(
+    line: Line,
+    later: t.Any,
+    client_of_redis: RedisClient,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It takes the next one after that."""
+    worker: t.Any = Worker([durable_queue("durable", client_of_redis)])
+    worker.register_birth()
+    worker.set_state("busy")
+    line.begin()
+    line.drive.advance(61)
+    line.look()
+
+    for _ in range(20):
+        line.hands.free()
+        later(2)
+
+    assert "No worker takes" not in caplog.text
+    worker.register_death()
 
 
 # Redis is away

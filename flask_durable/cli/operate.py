@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 import typing as t
 
@@ -21,6 +22,11 @@ from .output import reports_errors
 
 PAUSE = 0.2
 """Seconds between two looks at an execution that is waited for."""
+
+HINT_AFTER = 5.0
+"""Seconds after which it is told that nobody has begun it."""
+
+NOT_BEGUN = "Nobody has begun it yet: does a server or `flask durable worker` run?"
 
 STATUSES = ("pending", "running", "suspended", "completed", "failed", "cancelled")
 ENDED = ("completed", "failed", "cancelled")
@@ -162,7 +168,13 @@ def _parse(text: str) -> t.Any:
 
 
 def _wait_for(execution_id: str) -> None:
+    hint_at = time.monotonic() + HINT_AFTER
+
     while (info := durable.get(execution_id)).status not in ENDED:
+        if info.status == "pending" and time.monotonic() >= hint_at:
+            click.echo(NOT_BEGUN, err=True)
+            hint_at = math.inf
+
         time.sleep(PAUSE)
 
     click.echo(info.status)
