@@ -67,6 +67,11 @@ def connect(url: str, timeout: float = SOCKET_TIMEOUT) -> redis.Redis:
     )
 
 
+def reason(error: redis.RedisError) -> str:
+    """Say what is wrong with Redis, as a part of a sentence."""
+    return str(error).rstrip(".")
+
+
 class DurableQueue(Queue):
     """A queue on whose jobs no other ones depend, so that none are looked for."""
 
@@ -199,7 +204,8 @@ class RqHands:
         """Log an outage once, and ask seldom while it lasts."""
         if self.usable:
             logger.warning(
-                "Redis can't be used: %s. Due executions wait in the journal.", error
+                "Redis can't be used: %s. Due executions wait in the journal.",
+                reason(error),
             )
 
         self.usable = False

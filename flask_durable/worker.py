@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections.abc as cabc
 import logging
+import math
 import os
 import secrets
 import signal
@@ -26,6 +27,7 @@ from .records import Due
 from .replay import replay
 from .rq_queue import connect
 from .rq_queue import durable_queue
+from .rq_queue import reason
 from .rq_queue import RqHands
 from .rq_worker import Quiet
 from .rq_worker import ReplayJob
@@ -43,6 +45,12 @@ logger = logging.getLogger(__name__)
 
 REDIS_PAUSE = 1.0
 """Seconds until a worker that lost Redis begins anew."""
+
+OUTAGE_QUIET = 10.0
+"""Seconds without an error of Redis after which the next one begins an outage."""
+
+TELL_PAUSE = 60.0
+"""Seconds between two lines of an outage."""
 
 REDIS_TIMEOUT = 5.0
 """Seconds to wait for a connection to Redis."""
@@ -106,6 +114,9 @@ class _Rq(_Child):
     """Works on the queue."""
 
     worker: ReplayWorker | None = None
+    _away_at = -math.inf
+    """When Redis was away last."""
+    _told_at = -math.inf
 
     def on_stop(self, number: int, frame: types.FrameType | None) -> None:
         """Finish what is in hand, and wait for nothing more."""
@@ -131,12 +142,23 @@ class _Rq(_Child):
             try:
                 self._work()
             except redis.RedisError as error:
-                logger.warning("Redis can't be used: %s. It is tried again.", error)
+                self._log_outage(error)
 
             until = time.monotonic() + REDIS_PAUSE
 
             while not self.stop.asked and time.monotonic() < until:
                 time.sleep(0.05)
+
+    def _log_outage(self, error: redis.RedisError) -> None:
+        """Log an outage at its begin, and seldom while it lasts."""
+        now = time.monotonic()
+
+        if now - self._away_at > OUTAGE_QUIET or now - self._told_at >= TELL_PAUSE:
+            why = reason(error)
+            logger.warning("Redis can't be used: %s. It is tried again.", why)
+            self._told_at = now
+
+        self._away_at = now
 
     def _empty(self) -> None:
         sweeper = Sweeper(self.state, RqHands(self.state))

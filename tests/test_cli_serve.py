@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import typing as t
+from unittest import mock
 
 import pytest
 from click.testing import Result
 from flask import Flask
+from redis import RedisError
 
 from flask_durable import FlaskDurable
+from flask_durable import JournalUnavailable
 from flask_durable import schema
 from flask_durable import supervisor
 from flask_durable.state import opened_state
@@ -181,3 +184,26 @@ def test_a_worker_tells_its_queue_without_a_password(
     assert "hun" not in said and "ter2" not in said
     assert 'the queue "other" of' in run(app, "worker", "--queue=other").output
     app.extensions["durable"].close()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RedisError("Refused."), "Error: Redis can't be used: Refused.\n"),
+        (JournalUnavailable("It is away."), "Error: It is away.\n"),
+    ],
+)
+def test_a_burst_that_can_not_be_is_told_in_a_sentence(
+    app: Flask,
+    durable: FlaskDurable,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    told: str,
+) -> None:
+    """By each process, without a traceback."""
+    monkeypatch.setenv(supervisor.PARENT, "1")
+    monkeypatch.setattr(supervisor, "end_with_parent", lambda: None)
+    fail = mock.Mock(side_effect=error)
+    monkeypatch.setattr("flask_durable.worker.run_child", fail)
+    result = run(app, "worker", "--burst")
+    assert (result.exit_code, result.output) == (1, told)

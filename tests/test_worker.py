@@ -19,6 +19,7 @@ import pytest
 import rq
 import sqlalchemy as sa
 from flask import Flask
+from redis import ConnectionError
 from redis import Redis as RedisClient
 from redis.connection import AbstractConnection
 from rq import Queue
@@ -29,6 +30,7 @@ from rq.suspension import suspend
 from flask_durable import FlaskDurable
 from flask_durable import rq_worker
 from flask_durable import step
+from flask_durable import worker
 from flask_durable.ids import new_id
 from flask_durable.replay import replay
 from flask_durable.rq_queue import connect
@@ -37,6 +39,7 @@ from flask_durable.rq_queue import JOB
 from flask_durable.rq_worker import ForeignJobError
 from flask_durable.rq_worker import ReplayJob
 from flask_durable.rq_worker import ReplayWorker
+from flask_durable.state import opened_state
 from flask_durable.supervisor import Stop
 from flask_durable.tables import executions
 from flask_durable.tables import leaders
@@ -440,6 +443,56 @@ def test_what_is_loaded_is_no_garbage(app: Flask, durable: FlaskDurable) -> None
 
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+class Outage:
+    """A Redis that is away, and a clock that turns while a worker waits for it."""
+
+    def __init__(self, stop: Stop, until: float, back: range) -> None:
+        self._stop = stop
+        self._until = until
+        self._back = back
+        self._now = 0.0
+
+    def monotonic(self) -> float:
+        """Give the time."""
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        """Turn the clock."""
+        self._now += seconds
+
+    def work(self) -> None:
+        """Work while Redis is there, and raise when it isn't."""
+        if self._now > self._until:
+            self._stop.asked = True
+
+        if int(self._now) in self._back:
+            self._now = float(self._back.stop)
+
+        raise ConnectionError("Refused.")
+
+
+@pytest.mark.parametrize(
+    ("back", "count"),
+    [(range(0), 2), (range(20, 40), 3)],
+)
+def test_an_outage_of_redis_is_told_seldom(
+    app: Flask,
+    durable: FlaskDurable,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    back: range,
+    count: int,
+) -> None:
+    """At its begin, and once a minute; the worker tries again each second."""
+    child = worker._Rq(app, opened_state(app), burst=False)
+    outage = Outage(child.stop, 110, back)
+    monkeypatch.setattr(worker, "time", outage)
+    monkeypatch.setattr(child, "_work", outage.work)
+    child._work_on()
+    told = "Redis can't be used: Refused. It is tried again."
+    assert caplog.messages == [told] * count
 
 
 # A poisoned database

@@ -16,6 +16,7 @@ from ..errors import DurableError
 from ..state import opened_state
 from ..state import this_app
 from ..tables import SCHEMA_VERSION
+from .output import reports_errors
 
 LOG_FORMAT = "%(asctime)s [%(process)d] %(levelname)s %(message)s"
 
@@ -58,6 +59,7 @@ def upgrade(sql: bool) -> None:
 )
 @click.option("--burst", is_flag=True, help="End when nothing is due.")
 @click.option("--queue", help="Use this queue instead of DURABLE_QUEUE.")
+@reports_errors
 def worker(processes: int | None, burst: bool, queue: str | None) -> None:
     """Replay executions that are due, until stopped.
 
@@ -66,6 +68,9 @@ def worker(processes: int | None, burst: bool, queue: str | None) -> None:
     DURABLE_REPLAY_THREADS threads.
     """
     # RQ takes its time to import, and only workers need it.
+    from redis import RedisError
+
+    from ..rq_queue import reason
     from ..supervisor import end_with_parent
     from ..supervisor import PARENT
     from ..supervisor import Supervisor
@@ -82,7 +87,12 @@ def worker(processes: int | None, burst: bool, queue: str | None) -> None:
 
     if PARENT in os.environ:
         end_with_parent()
-        return run_child(app, burst)
+
+        try:
+            return run_child(app, burst)
+        except RedisError as error:
+            why = f"Redis can't be used: {reason(error)}."
+            raise click.ClickException(why) from None
 
     where = _describe(state.config)
     click.echo(f"Replaying {app.name} from {state.store.database.label}{where}.")
