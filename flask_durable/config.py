@@ -131,7 +131,13 @@ def _count(key: str, value: t.Any) -> int:
 
 def _flag(key: str, value: t.Any) -> bool:
     if not isinstance(value, bool):
-        raise _wrong(key, value, "true or false")
+        wanted = "true or false"
+
+        # As JSON has them: so are variables of the environment parsed.
+        if (meant := str(value).lower()) in {"true", "false"}:
+            wanted += f" (write {meant}, in small letters)"
+
+        raise _wrong(key, value, wanted)
 
     return value
 

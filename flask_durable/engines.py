@@ -12,6 +12,7 @@ from sqlalchemy import event
 from . import clock
 from .config import PREPARE
 from .config import prepare_threshold
+from .errors import ConfigError
 
 LOGGING_NAME = "durable"
 """Tells the journal's statements from the app's own in SQLAlchemy's log."""
@@ -70,7 +71,12 @@ def make_engine(url: sa.URL, **options: t.Any) -> sa.Engine:
     event.listen(engine, "connect", _note_birth)
 
     if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _set_pragmas)
+        path = engine.url.database
+
+        def set_up(connection: sqlite3.Connection, record: object) -> None:
+            _set_pragmas(connection, path)
+
+        event.listen(engine, "connect", set_up)
 
     return engine
 
@@ -79,8 +85,18 @@ def _note_birth(connection: object, record: t.Any) -> None:
     record.info[BORN] = clock.boottime()
 
 
-def _set_pragmas(connection: sqlite3.Connection, record: object) -> None:
-    _set_wal(connection)
+def _set_pragmas(connection: sqlite3.Connection, path: str | None) -> None:
+    try:
+        _set_wal(connection)
+    except sqlite3.DatabaseError as error:
+        if "not a database" not in str(error):
+            raise
+
+        raise ConfigError(
+            f"The file {path} can't be the journal, since it is no SQLite database:"
+            " name another one in DURABLE_DATABASE_URL, or move it away."
+        ) from error
+
     connection.execute("PRAGMA synchronous=FULL").close()
 
 

@@ -25,6 +25,7 @@ class StepInfo:
     finished_at: dt.datetime | None
     wake_at: dt.datetime | None
     error_type: str | None
+    error_message: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +74,8 @@ def execution_info(
 
 def step_info(step: StepRecord) -> StepInfo:
     """Describe a step."""
+    # Of one that succeeded in the end, the tries that failed before are kept.
+    failure = Failure.decode(step.error) if step.error and step.error_type else None
     return StepInfo(
         id=step.id,
         kind=step.kind,
@@ -82,6 +85,7 @@ def step_info(step: StepRecord) -> StepInfo:
         finished_at=_optional(step.finished_at),
         wake_at=_optional(step.wake_at),
         error_type=step.error_type,
+        error_message=failure.message if failure else None,
     )
 
 

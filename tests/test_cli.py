@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 import typing as t
 
 import pytest
@@ -77,6 +78,7 @@ def test_executions_are_listed(run: Run, client: FlaskClient) -> None:
     assert second.split()[:4] == [mine, "order", "completed", "1"]
     (found,) = json.loads(run("list", "--status", "suspended", "--json").output)
     assert (found["id"], found["status"]) == (waiting, "suspended")
+    assert "steps" not in found
 
 
 def test_an_execution_is_shown(run: Run, client: FlaskClient) -> None:
@@ -88,6 +90,45 @@ def test_an_execution_is_shown(run: Run, client: FlaskClient) -> None:
     assert [line.split()[0] for line in text.splitlines()[-2:]] == ["reserve", "pay"]
     assert json.loads(run("show", mine, "--json").output)["steps"][1]["tries"] == 1
     assert "waits until it is woken" in run("show", begin(client, "wait")).output
+
+
+def test_times_have_their_zone(
+    run: Run, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads them may live elsewhere than the machine."""
+    mine = begin(client, "tea")
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+
+    try:
+        shown, listed = run("show", mine).output, run("list").output
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+    assert shown.count("+05:30") == 2  # of the execution and its step
+    assert listed.count("+05:30") == 1
+
+
+def test_errors_of_steps_are_shown_in_a_line(
+    app: Flask, durable: FlaskDurable, run: Run, client: FlaskClient
+) -> None:
+    """With their messages, which may be long; JSON has all of it."""
+
+    def fail() -> None:
+        raise NonRetryableError("no\nmoney " + "x " * 500)
+
+    @app.post("/poor")
+    @durable.endpoint
+    def poor() -> t.Any:
+        step.run("pay", fail)
+
+    mine = client.post("/poor").headers["Durable-Execution"]
+    last = run("show", mine).output.splitlines()[-1]
+    assert "NonRetryableError: no money x x" in last
+    assert last.endswith(" …")
+    (pay,) = json.loads(run("show", mine, "--json").output)["steps"]
+    assert pay["error_message"].startswith("no\nmoney x")
 
 
 def test_what_a_cancelled_execution_waited_for_is_cut_off(
@@ -207,7 +248,7 @@ def test_executions_are_steered(run: Run, client: FlaskClient, drive: Drive) -> 
     assert run("purge", "--older-than", "0").output == "Deleted 3 executions.\n"
 
 
-def test_executions_are_counted(run: Run, client: FlaskClient) -> None:
+def test_executions_are_counted(run: Run, client: FlaskClient, drive: Drive) -> None:
     """By endpoint and status."""
     begin(client, "tea")
     begin(client, "wait")
@@ -215,6 +256,10 @@ def test_executions_are_counted(run: Run, client: FlaskClient) -> None:
     assert rows == [["order", "completed", "1"], ["order", "suspended", "1"]]
     found = json.loads(run("stats", "--json").output)
     assert found["seconds_late"] == 0.0
+    assert run("stats").output.endswith("\nNothing is due.\n")
+    run("start", "order", "--value", "item=tea")
+    drive.advance(60)
+    assert "\nWhat is due waits since 60." in run("stats").output
 
 
 def test_all_is_well(run: Run) -> None:

@@ -111,6 +111,8 @@ def test_a_time_is_seconds_or_a_timedelta(key: str, value: t.Any) -> None:
         ("STRICT_REPLAY", 1, "true or false, not 1"),
         ("STRICT_REPLAY", "yes", "true or false, not 'yes'"),
         ("CREATE_TABLES", 0, "true or false, not 0"),
+        ("CREATE_TABLES", "False", r"\(write false, in small letters\), not 'False'"),
+        ("CONSOLE", "True", r"\(write true, in small letters\), not 'True'"),
         ("RETRY", 5, "a Retry, or a mapping of its parameters"),
         ("RETRY", {"attempts": 5}, "unexpected keyword argument 'attempts'"),
         ("RETRY", {"jitter": 2}, "jitter must be a share from 0 to 1"),

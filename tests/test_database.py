@@ -310,6 +310,19 @@ def test_an_outage_says_what_is_wrong_with_a_folder(tmp_path: pathlib.Path) -> N
     database.close()
 
 
+def test_a_file_that_is_no_database_is_refused(tmp_path: pathlib.Path) -> None:
+    """No patience would make it one."""
+    path = tmp_path / "notes.txt"
+    path.write_text("Dear diary, " * 100)
+    database = Database.open(f"sqlite:///{path}")
+
+    with pytest.raises(ConfigError, match=f"file {path} can't be the journal"):
+        database.run(Work(), patience=60)
+
+    assert path.read_text().startswith("Dear diary")
+    database.close()
+
+
 def test_an_outage_says_who_holds_a_file(
     file: Database, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -245,4 +245,5 @@ def stats(as_json: bool) -> None:
         return
 
     print_table(("ENDPOINT", "STATUS", "COUNT"), counts)
-    click.echo(f"\nWhat is due waits since {late:.1f} s.")
+    click.echo()
+    click.echo(f"What is due waits since {late:.1f} s." if late else "Nothing is due.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 import time
 import typing as t
 
@@ -15,6 +16,7 @@ from ..infos import ExecutionInfo
 from ..infos import StepInfo
 from ..operations import Operations
 from .output import as_json
+from .output import local
 from .output import print_json
 from .output import print_table
 from .output import printable
@@ -27,6 +29,9 @@ HINT_AFTER = 5.0
 """Seconds after which it is told that nobody has begun it."""
 
 NOT_BEGUN = "Nobody has begun it yet: does a server or `flask durable worker` run?"
+
+MAX_ERROR = 200
+"""Characters of a step's error in a table."""
 
 STATUSES = ("pending", "running", "suspended", "completed", "failed", "cancelled")
 ENDED = ("completed", "failed", "cancelled")
@@ -51,12 +56,17 @@ def list_executions(
     )
 
     if as_json:
-        print_json(found)
+        print_json([_without_steps(info) for info in found])
     elif found:
         names = ("ID", "ENDPOINT", "STATUS", "ATTEMPT", "CREATED", "ERROR")
         print_table(names, map(_row, found))
     else:
         click.echo("There are none.")
+
+
+def _without_steps(info: ExecutionInfo) -> dict[str, t.Any]:
+    """Give what is known of an execution in a list, which has no steps."""
+    return {name: value for name, value in vars(info).items() if name != "steps"}
 
 
 def _row(info: ExecutionInfo) -> tuple[t.Any, ...]:
@@ -80,7 +90,7 @@ def show(id: str, as_json: bool) -> None:
 
     endpoint = printable(info.endpoint)
     click.echo(f"{endpoint}: {info.status} in attempt {info.attempt}")
-    click.echo(f"created {info.created_at.astimezone():%Y-%m-%d %H:%M:%S}")
+    click.echo(f"created {local(info.created_at)}")
 
     if info.finished_at is not None:
         seconds = (info.finished_at - info.created_at).total_seconds()
@@ -94,13 +104,19 @@ def show(id: str, as_json: bool) -> None:
     if info.steps:
         click.echo()
         names = ("STEP", "KIND", "STATUS", "TRIES", "STARTED", "ERROR")
-        print_table(
-            names,
-            (
-                (s.id, s.kind, _status(info, s), s.tries, s.started_at, s.error_type)
-                for s in info.steps
-            ),
+        print_table(names, (_step_row(info, step) for step in info.steps))
+
+
+def _step_row(info: ExecutionInfo, step: StepInfo) -> tuple[t.Any, ...]:
+    head = (step.id, step.kind, _status(info, step), step.tries, step.started_at)
+    error = step.error_type
+
+    if step.error_message:
+        error = textwrap.shorten(
+            f"{error}: {step.error_message}", MAX_ERROR, placeholder=" …"
         )
+
+    return (*head, error)
 
 
 def _status(info: ExecutionInfo, step: StepInfo) -> str:

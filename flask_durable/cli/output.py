@@ -77,11 +77,16 @@ def print_table(names: cabc.Sequence[str], rows: cabc.Iterable[t.Any]) -> None:
         click.echo(click.style(text, bold=True) if number == 0 else text)
 
 
+def local(time: dt.datetime) -> str:
+    """Give a time as the clock on the wall has it, with its distance from UTC."""
+    return time.astimezone().isoformat(" ", "seconds")
+
+
 def _text(value: t.Any) -> str:
     if value is None:
         return "-"
 
     if isinstance(value, dt.datetime):
-        return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        return local(value)
 
     return printable(str(value))
