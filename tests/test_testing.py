@@ -959,6 +959,42 @@ def test_every_verb_is_followed_by_a_replay(
     assert replaying.status(answer)["attempt"] == 11
 
 
+@pytest.mark.parametrize("always_replay", [False, True])
+def test_a_failure_is_the_same_with_replays(
+    app: Flask, durable: FlaskDurable, view: View, world: World, always_replay: bool
+) -> None:
+    """Where Flask doesn't raise it in the client; what follows it has run then."""
+
+    def work() -> t.Any:
+        return [step.run("a", str, 1), step.run("pay", str, 2)]
+
+    view(work, on_failure=lambda failed: step.run("tell", world.do, "tell"))
+
+    with durable_client(app, always_replay=always_replay) as client:
+        client.fail_step("pay", error=NonRetryableError("card refused"))
+        assert client.run_until_complete(client.post("/work")).status_code == 500
+        assert world.calls == ["tell"]
+
+
+@pytest.mark.parametrize("always_replay", [False, True])
+def test_where_flask_raises_failures_only_replays_answer(
+    app: Flask, durable: FlaskDurable, view: View, always_replay: bool
+) -> None:
+    """As under TESTING alone: a view's error comes out of its own request."""
+    app.config["PROPAGATE_EXCEPTIONS"] = None
+    view(lambda: [step.run("a", str, 1), step.run("pay", str, 2)])
+
+    with durable_client(app, always_replay=always_replay) as client:
+        client.fail_step("pay", error=NonRetryableError("card refused"))
+
+        if always_replay:
+            final = client.run_until_complete(client.post("/work"))
+            assert final.status_code == 500
+        else:
+            with pytest.raises(StepError, match="card refused"):
+                client.post("/work")
+
+
 def test_changed_order_shows(replaying: DurableClient, view: View) -> None:
     """At the next step."""
     orders = iter([["a", "b"], ["b", "a"], ["a", "b"], ["b", "a"]])
