@@ -995,6 +995,20 @@ def test_where_flask_raises_failures_only_replays_answer(
                 client.post("/work")
 
 
+def test_an_execution_is_cancelled(
+    kit: DurableClient, durable: FlaskDurable, view: View
+) -> None:
+    """In the order of the docs: the client asks outside of the app's context."""
+    view(nap)
+    answer = kit.post("/work")
+    execution_id = kit.status(answer)["id"]
+
+    with kit.application.app_context():
+        durable.cancel(execution_id)
+
+    assert kit.status(answer)["status"] == "cancelled"
+
+
 def test_changed_order_shows(replaying: DurableClient, view: View) -> None:
     """At the next step."""
     orders = iter([["a", "b"], ["b", "a"], ["a", "b"], ["b", "a"]])
