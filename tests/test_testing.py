@@ -1067,9 +1067,10 @@ def test_a_crash_between_replays(replaying: DurableClient, view: View) -> None:
 
 
 @pytest.mark.skipif(not DOCS.exists(), reason="there are no docs here")
-def test_the_example_of_the_docs_passes(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("name", ["test_subscriptions", "test_quickstart"])
+def test_the_example_of_the_docs_passes(tmp_path: pathlib.Path, name: str) -> None:
     """As a user runs it."""
-    example = DOCS / "examples/test_subscriptions.py"
+    example = DOCS / f"examples/{name}.py"
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(example)],
         cwd=tmp_path,
