@@ -1009,6 +1009,21 @@ def test_an_execution_is_cancelled(
     assert kit.status(answer)["status"] == "cancelled"
 
 
+def test_what_a_step_changed_is_missing(replaying: DurableClient, view: View) -> None:
+    """What it returned is there."""
+
+    def work() -> t.Any:
+        changed: list[str] = []
+        given: list[str] = []
+        step.run("change", changed.append, "hat")
+        given = step.run("give", lambda: [*given, "hat"])
+        return [changed, given]
+
+    view(work)
+    final = replaying.run_until_complete(replaying.post("/work"))
+    assert final.json == [[], ["hat"]]
+
+
 def test_changed_order_shows(replaying: DurableClient, view: View) -> None:
     """At the next step."""
     orders = iter([["a", "b"], ["b", "a"], ["a", "b"], ["b", "a"]])
