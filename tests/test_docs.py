@@ -290,6 +290,28 @@ def test_a_step_commits_with_the_apps_rows(
         module.db.engine.dispose()
 
 
+def test_a_failed_try_leaves_no_rows(
+    load: Load, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The warehouse is down at the first try: there is one order in the end."""
+    url = f"sqlite:///{tmp_path}/orders.db"
+    monkeypatch.setenv("FLASK_SQLALCHEMY_DATABASE_URI", url)
+    module, client, drive = load("rollback")
+    outages = [ConnectionError("the warehouse is down")]
+
+    def tell_warehouse(order: t.Any) -> None:
+        if outages:
+            raise outages.pop()
+
+    monkeypatch.setattr(module, "tell_warehouse", tell_warehouse)
+    answer = client.post("/orders", json={"item": "lamp"})
+    assert drive.finish(answer).json == {"number": 1}
+
+    with drive.app.app_context():
+        assert module.db.session.query(module.Order).count() == 1
+        module.db.engine.dispose()
+
+
 def test_an_expense_is_approved_and_paid(
     load: Load, capsys: pytest.CaptureFixture[str]
 ) -> None:
