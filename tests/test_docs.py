@@ -312,6 +312,16 @@ def test_a_failed_try_leaves_no_rows(
         module.db.engine.dispose()
 
 
+def test_an_apps_own_error_is_answered_at_once(load: Load) -> None:
+    """Its handler answers, and nothing is tried again."""
+    _, client, drive = load("app_errors")
+    assert client.post("/orders", json={"item": "lamp"}).json == {"number": "lamp-1"}
+    answer = client.post("/orders", json={"item": "desk"})
+    assert answer.status_code == 409
+    assert answer.json == {"message": "There is no desk left."}
+    assert drive.status(answer)["status"] == "failed"
+
+
 def test_an_expense_is_approved_and_paid(
     load: Load, capsys: pytest.CaptureFixture[str]
 ) -> None:
