@@ -227,6 +227,22 @@ def test_a_revoked_token_does_not_stop_a_replay(load: Load) -> None:
     assert drive.finish(answer).json == "report for ada"
 
 
+def test_a_decorator_lets_replays_pass(load: Load) -> None:
+    """Of an execution whose token was revoked, and of one that is run again."""
+    module, client, drive = load("unless_replay")
+    assert client.post("/reports").status_code == 401
+    answer = client.post("/reports", headers={"X-Token": "t-1"})
+    module.tokens.clear()
+    assert drive.finish(answer).json == "report for ada"
+
+    with drive.app.app_context():
+        again = module.durable.rerun(answer.headers["Durable-Execution"])
+        drive.run_due()
+        drive.advance(3)
+        drive.run_due()
+        assert module.durable.get(again).status == "completed"
+
+
 @pytest.mark.slow
 def test_an_expired_login_does_not_stop_a_replay(load: Load) -> None:
     """Flask-Login's own clock can't be turned."""
@@ -243,6 +259,23 @@ def test_an_expired_login_does_not_stop_a_replay(load: Load) -> None:
     assert drive.finish(answer).json == {"number": "ada-1", "customer": "ada"}
 
 
+def test_a_replay_has_a_fresh_login(
+    load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Though the session has expired, and without a warning."""
+    module, client, drive = load("fresh_login")
+    client.post("/login", data={"name": "ada"})
+
+    with client.session_transaction() as session:
+        session.permanent = True
+
+    answer = client.post("/payouts")
+    module.app.permanent_session_lifetime = dt.timedelta(seconds=-1)
+    assert client.post("/payouts").status_code == 401
+    assert drive.finish(answer).json == "paid to ada"
+    assert "session" not in caplog.text
+
+
 @pytest.mark.slow
 def test_an_expired_csrf_token_does_not_stop_a_replay(load: Load) -> None:
     """Flask-WTF's own clock can't be turned."""
@@ -254,6 +287,18 @@ def test_an_expired_csrf_token_does_not_stop_a_replay(load: Load) -> None:
     assert client.post("/orders", data={"item": "tea"}).status_code == 400
     answer = client.post("/orders", data=form)
     time.sleep(2.1)
+    assert client.post("/orders", data=form).status_code == 400
+    assert drive.finish(answer).text == "Order tea-1 is on its way."
+
+
+def test_a_forms_expired_token_does_not_stop_a_replay(load: Load) -> None:
+    """The form itself asks for the token."""
+    module, client, drive = load("form")
+    token = re.search('value="(.*?)"', client.get("/").text)
+    assert token is not None
+    form = {"item": "tea", "csrf_token": token[1]}
+    answer = client.post("/orders", data=form)
+    module.app.config["WTF_CSRF_TIME_LIMIT"] = -1
     assert client.post("/orders", data=form).status_code == 400
     assert drive.finish(answer).text == "Order tea-1 is on its way."
 
