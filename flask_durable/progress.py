@@ -38,6 +38,7 @@ class Progress:
         self._store = store
         self._insert = prepare(_insert, store.database.insert)
         self._lines = prepare(_lines)
+        self._newest = prepare(_newest)
         self._changed = prepare(_changed)
 
     def say(self, execution_id: str, data: bytes) -> None:
@@ -50,6 +51,12 @@ class Progress:
         topic = progress_topic(execution_id)
         rows = self._store.ask(self._lines, topic=topic, after=after)
         return [Event(*row) for row in rows]
+
+    def newest(self, execution_id: str, count: int) -> list[Event]:
+        """Read the last lines, oldest first."""
+        topic = progress_topic(execution_id)
+        rows = self._store.ask(self._newest, topic=topic, count=count)
+        return [Event(*row) for row in reversed(rows)]
 
     def changed_steps(self, execution_id: str, since: float) -> list[StepRecord]:
         """Read the steps that have no outcome yet, or have had one since a time."""
@@ -83,6 +90,15 @@ def _lines() -> Select:
         )
         .order_by(events.c.number)
         .limit(MAX_LINES)
+    )
+
+
+def _newest() -> Select:
+    return (
+        sa.select(events.c.number, events.c.data)
+        .where(events.c.topic == column_param(events.c.topic))
+        .order_by(events.c.number.desc())
+        .limit(param("count", sa.Integer()))
     )
 
 

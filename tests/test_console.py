@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import typing as t
 
@@ -17,6 +18,9 @@ from flask_durable import Retry
 from flask_durable import step
 from flask_durable.ids import first_id
 from flask_durable.listing import Filters
+from flask_durable.progress import progress_topic
+from flask_durable.state import get_state
+from flask_durable.tables import events
 from flask_durable.tables import executions
 from flask_durable.web.console import executions as console_pages
 
@@ -247,6 +251,26 @@ def test_lines_of_progress_are_shown(client: FlaskClient) -> None:
     page = client.get(address(begin(client, "/nap")))
     assert "Progress <i>hello</i>" in text(page)
     assert "t-9" not in page.text
+
+
+def test_of_many_lines_the_newest_are_shown(app: Flask, client: FlaskClient) -> None:
+    """However many there are, the oldest of these first."""
+    mine = begin(client, "/nap")
+    rows = [
+        {
+            "topic": progress_topic(mine),
+            "dedup": f"~{number}",
+            "data": json.dumps({"step": None, "message": f"line-{number}"}).encode(),
+            "created_at": 0.0,
+        }
+        for number in range(1100)
+    ]
+
+    with get_state(app).store.database.engine.begin() as connection:
+        connection.execute(sa.insert(events), rows)
+
+    said = re.findall(r"line-(\d+)", client.get(address(mine)).text)
+    assert said == [str(number) for number in range(1000, 1100)]
 
 
 def test_a_steps_output_is_shown_without_secrets(client: FlaskClient) -> None:

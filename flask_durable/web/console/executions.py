@@ -174,11 +174,11 @@ def _progress(asked: Asked, execution_id: str) -> list[dict[str, t.Any]]:
         return []
 
     try:
-        lines = asked.state.progress.lines(execution_id, 0)
+        lines = asked.state.progress.newest(execution_id, LINES)
     except DecryptionError:
         return []
 
-    return [json.loads(line.data) for line in lines[-LINES:]]
+    return [json.loads(line.data) for line in lines]
 
 
 def _spans(head: Head) -> list[history.Span]:
