@@ -46,6 +46,10 @@ class ExecutionInfo:
     error_type: str | None
     error_message: str | None
     cancel_requested: bool
+    rejections: int
+    """How many replays for the next attempt did not reach the view."""
+    refusals: int
+    """How many of them the app turned away: after ten it fails."""
     steps: tuple[StepInfo, ...] = ()
     """In the order of their first calls; empty in lists."""
 
@@ -68,6 +72,8 @@ def execution_info(
         error_type=failure.type if failure else None,
         error_message=failure.message if failure else None,
         cancel_requested=bool(execution.cancel_requested),
+        rejections=execution.rejections,
+        refusals=execution.refusals,
         steps=tuple(map(step_info, steps)),
     )
 

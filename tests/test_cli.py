@@ -51,6 +51,10 @@ def run(app: Flask, durable: FlaskDurable) -> Run:
         if item == "wait":
             step.wait_for_event("wait", "never")
 
+        if item == "nap":
+            step.sleep("nap", 60)
+            step.wait_for_event("wait", "never")
+
         if item == "pay":
             step.run("pay", pay)
 
@@ -171,6 +175,32 @@ def test_what_is_started_has_a_trusted_host(app: Flask, run: Run, drive: Drive) 
     execution_id = run("start", "order", "--value", "item=tea").output.strip()
     drive.run_due()
     assert "completed in attempt 1" in run("show", execution_id).output
+
+
+def test_replays_that_are_turned_away_are_shown(
+    run: Run, app: Flask, client: FlaskClient, drive: Drive
+) -> None:
+    """Until an attempt begins, nothing else tells of them."""
+    mine = begin(client, "nap")
+    assert "did not reach" not in run("show", mine).output
+    hooks = app.before_request_funcs.setdefault(None, [])
+    hooks.append(lambda: ("no", 401))
+
+    for _ in range(2):
+        drive.advance(61)
+        drive.run_due()
+
+    lines = run("show", mine).output.splitlines()
+    assert lines[2].startswith("goes on in ")
+    assert lines[3] == (
+        "replays that did not reach the view: 2; turned away by the app: 2, at 10 it"
+        " fails; the log has the answers"
+    )
+    assert json.loads(run("show", mine, "--json").output)["refusals"] == 2
+    hooks.pop()
+    drive.advance(61)
+    drive.run_due()
+    assert "did not reach" not in run("show", mine).output
 
 
 def test_an_execution_is_started(run: Run, drive: Drive) -> None:

@@ -246,6 +246,21 @@ def test_one_execution(client: FlaskClient, drive: Drive) -> None:
         assert f"{hidden}<" not in page.text and f'"{hidden}' not in said
 
 
+def test_replays_that_are_turned_away_are_shown(
+    app: Flask, client: FlaskClient, drive: Drive
+) -> None:
+    """Else it looks as if nothing happened."""
+    mine = begin(client, "/nap")
+    words = "Replays that did not reach the view: 1"
+    assert words not in text(client.get(address(mine)))
+    hooks = app.before_request_funcs.setdefault(None, [])
+    hooks.append(lambda: ("no", 401))
+    drive.advance(3601)
+    drive.run_due()
+    hooks.pop()
+    assert words in text(client.get(address(mine)))
+
+
 def test_lines_of_progress_are_shown(client: FlaskClient) -> None:
     """As text, without the data that is for programs."""
     page = client.get(address(begin(client, "/nap")))

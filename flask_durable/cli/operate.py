@@ -15,6 +15,7 @@ from ..clock import now
 from ..infos import ExecutionInfo
 from ..infos import StepInfo
 from ..operations import Operations
+from ..replay import MAX_REFUSALS
 from .output import as_json
 from .output import local
 from .output import print_json
@@ -97,6 +98,13 @@ def show(id: str, as_json: bool) -> None:
         click.echo(f"finished after {seconds:.2f} s")
     elif info.status == "suspended":
         click.echo(_until(info))
+
+    if info.rejections and info.finished_at is None:
+        click.echo(
+            f"replays that did not reach the view: {info.rejections}; turned away by"
+            f" the app: {info.refusals}, at {MAX_REFUSALS} it fails; the log has the"
+            " answers"
+        )
 
     if info.error_type is not None:
         click.echo(_error(info))
