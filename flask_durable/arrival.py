@@ -144,7 +144,9 @@ def arrival_of(request: Request) -> Arrival:
     if arrival is None:
         raise RuntimeError(
             f'The durable view of endpoint "{request.endpoint}" is hidden by a'
-            " decorator above @durable.endpoint: it must use functools.wraps."
+            " decorator above @durable.endpoint, which must use functools.wraps, or it"
+            " is made durable in the middle of its requests, as by method_decorators"
+            " of flask-restx: put @durable.endpoint over the method itself."
         )
 
     return t.cast(Arrival, arrival)

@@ -754,6 +754,25 @@ def test_a_stream_is_closed_when_it_was_read(
     assert closed == ["closed"]
 
 
+def test_a_view_that_is_decorated_at_dispatch_is_told_where_to_be(
+    app: Flask, durable: FlaskDurable, client: FlaskClient
+) -> None:
+    """As by flask-restx: nobody could see it when its request came."""
+    app.config["PROPAGATE_EXCEPTIONS"] = True
+
+    class Work(MethodView):
+        def dispatch_request(self, **kwargs: t.Any) -> ResponseReturnValue:
+            return durable.endpoint(self.post)()
+
+        def post(self) -> str:
+            return "done"
+
+    app.add_url_rule("/work", view_func=Work.as_view("work"))
+
+    with pytest.raises(RuntimeError, match=r"of its requests.*method_decorators.*put"):
+        client.post("/work")
+
+
 def test_a_view_class_may_be_durable_by_its_decorators(
     app: Flask, durable: FlaskDurable, client: FlaskClient, drive: Drive
 ) -> None:
