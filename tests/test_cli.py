@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import time
 import typing as t
 
@@ -15,8 +16,10 @@ from flask.testing import FlaskClient
 
 from flask_durable import FlaskDurable
 from flask_durable import NonRetryableError
+from flask_durable import schema
 from flask_durable import step
 from flask_durable.state import get_state
+from flask_durable.tables import SCHEMA_VERSION
 
 from .driving import Drive
 from .processes import free_port
@@ -331,6 +334,34 @@ def test_a_server_of_named_hosts_is_found(app: Flask, run: Run) -> None:
         state = get_state(app)
         state.config = dataclasses.replace(state.config, replay_url=url)
         assert f"ok   replay url: {url} answers" in run("check").output
+
+
+@pytest.mark.no_tables
+@pytest.mark.parametrize(
+    ("create", "found", "line"),
+    [
+        (True, None, "ok   schema: none yet, made at the first use"),
+        (True, "0001", f"ok   schema: 0001, brought to {SCHEMA_VERSION} at the first"),
+        (True, "9999", "bad  schema: .* which is newer than this"),
+        (False, None, "bad  schema: .* and DURABLE_CREATE_TABLES is off: run `flask"),
+        (False, "0001", "bad  schema: .* has schema 0001, and .* run `flask durable"),
+    ],
+)
+def test_tables_that_are_made_at_the_first_use_are_well(
+    app: Flask,
+    durable: FlaskDurable,
+    monkeypatch: pytest.MonkeyPatch,
+    create: bool,
+    found: str | None,
+    line: str,
+) -> None:
+    """Unless that is turned off; the check makes none itself."""
+    state = get_state(app)
+    state.config = dataclasses.replace(state.config, create_tables=create)
+    monkeypatch.setattr(schema, "_read_version", lambda connection: found)
+    done = app.test_cli_runner().invoke(args=["durable", "check"])
+    assert re.match(line, done.output.splitlines()[2])
+    assert done.exit_code == line.startswith("bad")
 
 
 def test_what_is_bad_is_told(app: Flask, tmp_path: t.Any) -> None:

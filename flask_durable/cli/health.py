@@ -98,6 +98,14 @@ def _check_database(state: State) -> str:
 
 
 def _check_schema(state: State) -> str:
+    found = schema.version(state.store.database)
+
+    if state.config.create_tables and (found is None or found < SCHEMA_VERSION):
+        if found is None:
+            return "none yet, made at the first use"
+
+        return f"{found}, brought to {SCHEMA_VERSION} at the first use"
+
     schema.ensure(state.store.database, create=False)
     return SCHEMA_VERSION
 
