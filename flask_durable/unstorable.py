@@ -21,6 +21,9 @@ class Unencodable(TypeError):
         self._is_enum = isinstance(value, enum.Enum)
         self._is_dataclass = dataclasses.is_dataclass(value)
         self._stand_in = None if self._is_dataclass else _stand_in(value)
+        self._is_function = callable(value) and type(value).__module__ == "builtins"
+        self._content = _content(value)
+        self._has_id = _has_id(value)
         super().__init__(f"{self.name} has no encoding")
 
     @property
@@ -48,9 +51,19 @@ class Unencodable(TypeError):
         )
 
     def _instead(self) -> str:
+        verb = "return" if self.inside is None else "put in"
+
+        if self._is_function:
+            return f"call it, and {verb} what that gives"
+
+        if self._content is not None:
+            return f"{verb} {self.name.lower()}.{self._content}"
+
         if self._stand_in is not None:
-            verb = "return" if self.inside is None else "put in"
             return f"{verb} {self._stand_in} instead"
+
+        if not self._has_id:
+            return f"{verb} what the view needs of it in a dict"
 
         what = f"{self.name.lower()}.id" if self.inside is None else "its id"
         return f"return {what} and load it in the view"
@@ -79,10 +92,26 @@ def _a(name: str) -> str:
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 
 
+def _has_id(value: t.Any) -> bool:
+    """Tell whether a value has an id, without asking for it: that may go far."""
+    return hasattr(type(value), "id") or "id" in getattr(value, "__dict__", ())
+
+
+def _content(value: t.Any) -> str | None:
+    """Name the call by which a response of Flask or of a client gives what is in it."""
+    if hasattr(type(value), "get_json"):
+        return "get_json()"
+
+    if hasattr(type(value), "json") and hasattr(value, "status_code"):
+        return "json()"
+
+    return None
+
+
 def _stand_in(value: t.Any) -> str | None:
     """Say what has the same in it as a value that nobody keeps by an id."""
     if isinstance(value, (cabc.Iterator, cabc.MappingView, range, collections.deque)):
-        return "a list"
+        return "list(…)"
 
     if isinstance(value, bytearray | memoryview):
         return "bytes"

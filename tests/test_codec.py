@@ -14,7 +14,9 @@ import typing as t
 import uuid
 import zoneinfo
 
+import flask
 import pytest
+import requests
 from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.datastructures import MultiDict
@@ -322,6 +324,16 @@ class Day(enum.StrEnum):
 class Invoice:
     """A class of the app's own."""
 
+    def __init__(self) -> None:
+        self.id = 7
+
+
+class Parcel:
+    """One that has no id."""
+
+    def track(self) -> None:
+        """Do nothing."""
+
 
 class Point(t.NamedTuple):
     """A tuple of the app's own."""
@@ -380,8 +392,8 @@ def test_what_would_not_come_back_the_same_is_refused(value: t.Any) -> None:
         ),
         (
             Seat(1),
-            "returned a Seat. It ran, but its result can't be stored: return seat.id"
-            " and load it in the view, or call durable.register_type(Seat).",
+            "returned a Seat. It ran, but its result can't be stored: return what the"
+            " view needs of it in a dict, or call durable.register_type(Seat).",
         ),
         (
             Colour.RED,
@@ -396,8 +408,33 @@ def test_what_would_not_come_back_the_same_is_refused(value: t.Any) -> None:
         (
             {"a": [{1: (Seat(1),)}]},
             "returned a dict with a Seat in it. It ran, but its result can't be"
-            " stored: return its id and load it in the view, or call"
+            " stored: put in what the view needs of it in a dict, or call"
             " durable.register_type(Seat).",
+        ),
+        (
+            Parcel(),
+            "returned a Parcel. It ran, but its result can't be stored: return what the"
+            " view needs of it in a dict.",
+        ),
+        (
+            [Parcel()],
+            "returned a list with a Parcel in it. It ran, but its result can't be"
+            " stored: put in what the view needs of it in a dict.",
+        ),
+        (
+            flask.Response("{}"),
+            "returned a Response. It ran, but its result can't be stored: return"
+            " response.get_json().",
+        ),
+        (
+            {"a": requests.Response()},
+            "returned a dict with a Response in it. It ran, but its result can't be"
+            " stored: put in response.json().",
+        ),
+        (
+            Parcel.track,
+            "returned a function. It ran, but its result can't be stored: call it, and"
+            " return what that gives.",
         ),
         (
             collections.OrderedDict(a=Invoice()),
@@ -407,7 +444,7 @@ def test_what_would_not_come_back_the_same_is_refused(value: t.Any) -> None:
         (
             [range(3)],
             "returned a list with a range in it. It ran, but its result can't be"
-            " stored: put in a list instead.",
+            " stored: put in list(…) instead.",
         ),
     ],
 )
@@ -422,11 +459,11 @@ def test_the_advice_says_what_to_return_instead(value: t.Any, advice: str) -> No
 @pytest.mark.parametrize(
     ("value", "stand_in"),
     [
-        ((n for n in "ab"), "a list"),
-        (map(int, "12"), "a list"),
-        ({}.keys(), "a list"),
-        (range(3), "a list"),
-        (collections.deque(), "a list"),
+        ((n for n in "ab"), "list(…)"),
+        (map(int, "12"), "list(…)"),
+        ({}.keys(), "list(…)"),
+        (range(3), "list(…)"),
+        (collections.deque(), "list(…)"),
         (Pair(1, 2), "a tuple"),
         (bytearray(b"x"), "bytes"),
         (1j, "text"),
