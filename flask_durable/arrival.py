@@ -144,9 +144,11 @@ def arrival_of(request: Request) -> Arrival:
     if arrival is None:
         raise RuntimeError(
             f'The durable view of endpoint "{request.endpoint}" is hidden by a'
-            " decorator above @durable.endpoint, which must use functools.wraps, or it"
+            " decorator above @durable.endpoint, which must use functools.wraps. Or it"
             " is made durable in the middle of its requests, as by method_decorators"
-            " of flask-restx: put @durable.endpoint over the method itself."
+            " of flask-restx: put @durable.endpoint over the method itself. Or it was"
+            " called without its request being dispatched: in a test, send one by"
+            " durable_client or app.test_client()."
         )
 
     return t.cast(Arrival, arrival)

@@ -320,6 +320,23 @@ def test_a_refused_setting_leaves_the_app_as_it_was(make_app: MakeApp) -> None:
     assert get_state(app).config.lease == 5
 
 
+def test_a_view_that_no_request_came_to_says_why(make_app: MakeApp) -> None:
+    """A decorator hides it, or a test calls it by itself."""
+    app = make_app()
+    view = FlaskDurable(app).endpoint(lambda: "done")
+    app.add_url_rule("/", "hidden", lambda: view(), methods=["POST"])
+    message = '"hidden" is hidden by a decorator .* Or it was called without a request'
+
+    with pytest.raises(RuntimeError, match=message):
+        app.test_client().post("/")
+
+    with app.test_request_context("/", method="POST"):
+        with pytest.raises(
+            RuntimeError, match=r"durable_client or app.test_client\(\)"
+        ):
+            view()
+
+
 def test_one_object_keeps_apps_apart(make_app: MakeApp) -> None:
     """Each has its settings and its journal."""
     durable = FlaskDurable()
