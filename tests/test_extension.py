@@ -325,7 +325,7 @@ def test_a_view_that_no_request_came_to_says_why(make_app: MakeApp) -> None:
     app = make_app()
     view = FlaskDurable(app).endpoint(lambda: "done")
     app.add_url_rule("/", "hidden", lambda: view(), methods=["POST"])
-    message = '"hidden" is hidden by a decorator .* Or it was called without a request'
+    message = '"hidden" is hidden by a decorator .* called without its request'
 
     with pytest.raises(RuntimeError, match=message):
         app.test_client().post("/")
