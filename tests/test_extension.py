@@ -323,7 +323,7 @@ def test_a_refused_setting_leaves_the_app_as_it_was(make_app: MakeApp) -> None:
 def test_a_view_that_no_request_came_to_says_why(make_app: MakeApp) -> None:
     """A decorator hides it, or a test calls it by itself."""
     app = make_app()
-    view = FlaskDurable(app).endpoint(lambda: "done")
+    view: t.Any = FlaskDurable(app).endpoint(lambda: "done")
     app.add_url_rule("/", "hidden", lambda: view(), methods=["POST"])
     message = '"hidden" is hidden by a decorator .* called without its request'
 
