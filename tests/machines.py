@@ -15,6 +15,8 @@ import shutil
 import subprocess
 import sys
 
+from .processes import wait_until
+
 SWITCH = "10.77.0.1"
 """The address of the tests and of what both machines reach."""
 
@@ -50,11 +52,20 @@ class Machine:
     def connect(self) -> None:
         """Plug the cable in again, and let everything through."""
         _ip(self._switch, "link", "set", "dev", self.name, "up")
-        self._port("3")
+        # The kernel may notice the cable a moment later, and refuses it until then.
+        wait_until(lambda: self._try_port("3"), what="the switch notices the cable")
 
     def silence(self) -> None:
         """Lose what the machine sends or is sent; nobody is told."""
         self._port("0")
+
+    def _try_port(self, state: str) -> bool:
+        try:
+            self._port(state)
+        except subprocess.CalledProcessError:
+            return False
+
+        return True
 
     def _port(self, state: str) -> None:
         # See bridge(8); `ip` would set the port's state, and the switch set it back.
