@@ -261,6 +261,26 @@ def test_replays_that_are_turned_away_are_shown(
     assert words in text(client.get(address(mine)))
 
 
+def test_of_very_many_steps_the_newest_are_shown(
+    app: Flask, durable: FlaskDurable, client: FlaskClient
+) -> None:
+    """The page says so, and asks less often what has changed."""
+
+    @app.post("/many/<int:count>")
+    @durable.endpoint
+    def many(count: int) -> str:
+        step.map("item", str, range(count))
+        step.sleep("nap", 3600)
+        return "done"
+
+    few = client.get(address(begin(client, "/many/3"))).text
+    assert 'data-live="800"' in few and "left out" not in few
+    most = listing_sql.MAX_STEPS
+    page = client.get(address(begin(client, f"/many/{most}")))
+    assert f"The newest {most} steps; others are left out." in text(page)
+    assert f'data-live="{8 * most}"' in page.text
+
+
 def test_lines_of_progress_are_shown(client: FlaskClient) -> None:
     """As text, without the data that is for programs."""
     page = client.get(address(begin(client, "/nap")))

@@ -15,6 +15,7 @@ from ...access import ConsoleAccess
 from ...errors import DecryptionError
 from ...listing import Head
 from ...listing import Page
+from ...listing_sql import MAX_STEPS
 from ...options import options_of
 from ...records import AFTER_FAILURE
 from ...records import Execution
@@ -148,6 +149,7 @@ def execution_page(asked: Asked, execution_id: str, problem: str = "") -> Respon
         took=(execution.finished_at or execution.now) - execution.created_at,
         failure=Failure.decode(execution.error) if execution.error else None,
         drawing=drawing.draw(),
+        most_steps=MAX_STEPS,
         after=next((c.id for c in children if c.step == AFTER_FAILURE), None),
         request=None if asked.is_part else _request(asked, execution_id),
         progress=_progress(asked, execution_id),
