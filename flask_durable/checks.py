@@ -60,10 +60,14 @@ def wrong_call(step_id: str, call: t.Any, error: BaseException) -> TypeError | N
     if not isinstance(error, TypeError) or not isinstance(call, functools.partial):
         return None
 
+    # What was entered could be called: the error is of something within.
+    if _is_of_others(error):
+        return None
+
     try:
         signature = inspect.signature(call.func, follow_wrapped=False)
-    except (TypeError, ValueError):
-        # Some that are built in have none.
+    except Exception:
+        # Some that are built in have none, and objects may raise what they like.
         return None
 
     try:
@@ -72,6 +76,17 @@ def wrong_call(step_id: str, call: t.Any, error: BaseException) -> TypeError | N
         return _wrong_call(step_id, call.keywords, error)
 
     return None
+
+
+def _is_of_others(error: BaseException) -> bool:
+    """Tell whether an error was raised in a function that is none of ours."""
+    trace = error.__traceback__
+
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+
+    name = trace.tb_frame.f_globals.get("__name__", "") if trace else ""
+    return name.partition(".")[0] != __name__.partition(".")[0]
 
 
 def _wrong_call(

@@ -324,7 +324,7 @@ def _attempt(
 def current_identity(app: Flask, state: State) -> bytes | None:
     """Give whose request this is: by the app's hook, else by Flask-Login."""
     if state.hooks.identity is not None:
-        value = app.ensure_sync(state.hooks.identity)()
+        value = resolve(state.hooks.identity())
         return state.codec.encode_for("What @durable.identity gives", value)
 
     if hasattr(app, "login_manager") and (login := sys.modules.get("flask_login")):

@@ -118,8 +118,9 @@ def trusted_host(app: Flask) -> str | None:
     if not hosts:
         return None
 
-    first = hosts if isinstance(hosts, str) else hosts[0]
-    return app.config["SERVER_NAME"] or t.cast(str, first).removeprefix(".")
+    # Flask takes any collection of them.
+    first: str = hosts if isinstance(hosts, str) else next(iter(hosts))
+    return app.config["SERVER_NAME"] or first.removeprefix(".")
 
 
 def _context(app: Flask) -> t.Any:

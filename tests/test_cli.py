@@ -172,9 +172,31 @@ def test_what_is_shown_steers_no_terminal(
     assert "\x1b" not in missing and "\\x1b[2J" in missing
 
 
-def test_what_is_started_has_a_trusted_host(app: Flask, run: Run, drive: Drive) -> None:
+def test_a_long_error_of_a_step_is_cut(
+    app: Flask, durable: FlaskDurable, run: Run, client: FlaskClient
+) -> None:
+    """Whether it has spaces or not."""
+
+    @app.post("/talk")
+    @durable.endpoint
+    def talk() -> str:
+        def fail() -> None:
+            raise NonRetryableError("x" * 1000)
+
+        step.run("fail", fail)
+        return "never"
+
+    execution_id = client.post("/talk").headers["Durable-Execution"]
+    last = run("show", execution_id).output.splitlines()[-1]
+    assert f"NonRetryableError: {'x' * 100}" in last and last.endswith("x …")
+
+
+@pytest.mark.parametrize("kind", [list, set])
+def test_what_is_started_has_a_trusted_host(
+    app: Flask, run: Run, drive: Drive, kind: type
+) -> None:
     """Else its own replays would be refused."""
-    app.config["TRUSTED_HOSTS"] = [".shop.example"]
+    app.config["TRUSTED_HOSTS"] = kind([".shop.example"])
     execution_id = run("start", "order", "--value", "item=tea").output.strip()
     drive.run_due()
     assert "completed in attempt 1" in run("show", execution_id).output

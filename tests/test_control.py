@@ -350,6 +350,30 @@ def test_what_a_request_starts_has_its_identity(
     assert sorted(seen) == [(1, "ada"), (2, "bob")]
 
 
+def test_an_async_view_starts_what_an_async_hook_tells_the_user_of(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """The view's loop runs already when the hook is asked."""
+    seen: list[t.Any] = []
+
+    @shop.durable.identity
+    async def who() -> str:
+        return "ada"
+
+    def child(number: int) -> t.Any:
+        seen.append(getattr(durable_replay(), "identity", None))
+        return {}
+
+    @shop.app.post("/kick")
+    async def kick() -> str:
+        return shop.durable.start("child", values={"number": 1})
+
+    shop.child = child
+    assert client.post("/kick").status_code == 200
+    drive.run_due()
+    assert seen == ["ada"]
+
+
 @pytest.mark.usefixtures("context")
 def test_what_no_request_starts_has_no_identity(shop: Shop, drive: Drive) -> None:
     """There is nobody to ask for."""

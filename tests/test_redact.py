@@ -58,6 +58,8 @@ from flask_durable.web.console.redact import show_response
         "X-Auth",
         "X-Goog-IAP-JWT-Assertion",
         "db_pass",
+        "adminpass",
+        "smtpPass",
     ],
 )
 def test_names_of_secrets(name: str) -> None:
@@ -126,6 +128,9 @@ def test_items_of_a_dict_with_other_keys(value: t.Any, shown: t.Any) -> None:
         ("{a", "{a"),
         ("/a?x=1&token=y;z#pin=2 =", f"/a?x=1&token={HIDDEN}#pin={HIDDEN} ="),
         ("<https://x/?sig=y>; rel=next", f"<https://x/?sig={HIDDEN}>; rel=next"),
+        ("password='a b' c=\"d\"", f'password={HIDDEN} c="d"'),
+        ('pin="a&b" pin="c', f"pin={HIDDEN} pin={HIDDEN}"),
+        ('{"pin": 1, "a": "\\ud800"}', f'{{"pin": "{HIDDEN}", "a": "\\ud800"}}'),
     ],
 )
 def test_texts_in_json_and_headers(text: str, shown: str) -> None:
@@ -178,7 +183,7 @@ def test_headers() -> None:
             b"[" * 5000,
             "application/json",
             "",
-            "application/json, 4.9 KiB, too big to be shown",
+            "application/json, 4.9 KiB, not shown: can't be read",
         ),
     ],
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import textwrap
 import time
 import typing as t
 
@@ -120,9 +119,10 @@ def _step_row(info: ExecutionInfo, step: StepInfo) -> tuple[t.Any, ...]:
     error = step.error_type
 
     if step.error_message:
-        error = textwrap.shorten(
-            f"{error}: {step.error_message}", MAX_ERROR, placeholder=" …"
-        )
+        error = " ".join(f"{error}: {step.error_message}".split())
+
+        if len(error) > MAX_ERROR:
+            error = f"{error[:MAX_ERROR]} …"
 
     return (*head, error)
 

@@ -16,7 +16,6 @@ from ..errors import DurableError
 from ..state import opened_state
 from ..state import this_app
 from ..tables import SCHEMA_VERSION
-from .output import reports_errors
 
 LOG_FORMAT = "%(asctime)s [%(process)d] %(levelname)s %(message)s"
 
@@ -59,7 +58,6 @@ def upgrade(sql: bool) -> None:
 )
 @click.option("--burst", is_flag=True, help="End when nothing is due.")
 @click.option("--queue", help="Use this queue instead of DURABLE_QUEUE.")
-@reports_errors
 def worker(processes: int | None, burst: bool, queue: str | None) -> None:
     """Replay executions that are due, until stopped.
 
@@ -80,7 +78,11 @@ def worker(processes: int | None, burst: bool, queue: str | None) -> None:
     logging.basicConfig(format=LOG_FORMAT)
     log = logging.getLogger("flask_durable")
     log.setLevel(log.level or logging.INFO)
-    state = opened_state(app)
+
+    try:
+        state = opened_state(app)
+    except DurableError as error:
+        raise click.ClickException(str(error)) from None
 
     if queue is not None:
         state.config = dataclasses.replace(state.config, queue=queue)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc as cabc
 import functools
+import inspect
 import logging
 import typing as t
 
@@ -614,11 +615,32 @@ def test_a_call_that_can_not_succeed_is_not_tried_again(
     assert message in answer["message"]
 
 
-@pytest.mark.parametrize("fn", [pay_by_card, max])
+def pay_cash(amount: int) -> int:
+    """Say that one takes other arguments, and fail for another reason."""
+    raise TypeError(amount)
+
+
+t.cast(t.Any, pay_cash).__signature__ = inspect.signature(lambda: None)
+
+
+class Remote:
+    """Takes no arguments, and asks elsewhere for all that it has."""
+
+    def __call__(self) -> None:
+        """Do nothing."""
+
+    def __getattr__(self, name: str) -> t.Any:
+        """Find nobody there."""
+        raise ConnectionError(name)
+
+
+@pytest.mark.parametrize(
+    "fn", [pay_by_card, pay_cash, Remote(), max], ids=["wraps", "lies", "asks", "max"]
+)
 def test_a_call_that_may_be_right_is_tried_again(
     app: Flask, durable: FlaskDurable, client: FlaskClient, fn: t.Any
 ) -> None:
-    """A decorator may give arguments; what is built in may not tell which it takes."""
+    """A function may not tell what it takes, or tell something else."""
 
     @app.post("/work")
     @durable.endpoint

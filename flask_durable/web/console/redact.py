@@ -9,6 +9,7 @@ import typing as t
 import urllib.parse
 
 from ...capture import SECRET_HEADERS
+from .wording import compact
 from .wording import pretty
 from .wording import size
 
@@ -34,14 +35,14 @@ _WORDS = re.compile(
     "(?:^|_)(?:o?auth|bearer|cv[cv]|hmac|iban|jwt|pwd|saml|sig|ssn"
     "|(?:card|cc)_?(?:code|number|num|no)|pin_?(?:code|number)|pass_?code"
     "|(?:access|backup|fa|login|mfa|recovery|sms|verification)_?codes?)(?:_|$)"
-    "|(?:^|_)(?:(?:db|user)?pass|pin)$|^(?:card|cc|mfa)$|otp(?:_|$)|cardnumber|passcode"
+    "|(?:^|_)(?:(?:admin|db|ftp|mail|my|root|smtp|ssh|user)?pass|pin)$|^(?:card|cc|mfa)$|otp(?:_|$)|cardnumber|passcode"
 )
 """What does so among its words, which have ``_`` between them."""
 
 _PAIR = re.compile(r"(?:^|[?&#;,\s])([^?&#;,\s=]+)=")
 """The name of a parameter in a text, as of a link's query."""
 
-_VALUE = re.compile(r'"[^"]*"|[^&#\s"<>]*')
+_VALUE = re.compile(r"""(?:"[^"]*"|'[^']*'|[^&#\s<>])*""")
 
 _NAME = re.compile(r"[\w.\-\[\]]+")
 
@@ -96,7 +97,7 @@ def hide_text(text: str) -> str:
         try:
             value = json.loads(text)
             hidden = hide(value)
-            return text if hidden == value else json.dumps(hidden, ensure_ascii=False)
+            return text if hidden == value else compact(hidden)
         except (ValueError, RecursionError):
             if names_secret(text):
                 return HIDDEN
@@ -174,8 +175,11 @@ def show_body(body: bytes, content_type: str) -> Body:
     if kind == "application/x-www-form-urlencoded":
         text = "\n".join(hide_query(text).split("&"))
     elif _looks_like_json(text):
-        # Too big to be read through, so that nobody knows what is in it.
-        return Body("", f"{kind or 'JSON'}, {amount}, too big to be shown")
+        # Not read through, so that nobody knows what is in it.
+        why = (
+            "too big to be shown" if len(body) > PARSED else "not shown: can't be read"
+        )
+        return Body("", f"{kind or 'JSON'}, {amount}, {why}")
     elif names_secret(text[:SHOWN]):
         return Body("", f"{kind or 'text'}, {amount}, not shown: it names a secret")
 

@@ -96,7 +96,13 @@ def code(response: bytes | None) -> int | None:
 
 def pretty(value: t.Any) -> str:
     """Format a value as JSON for people."""
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    return compact(value, indent=2)
+
+
+def compact(value: t.Any, indent: int | None = None) -> str:
+    """Give a value as JSON that a page can have: half a character is escaped."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def own_frames(traceback: str) -> str:
