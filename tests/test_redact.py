@@ -183,8 +183,9 @@ def test_headers() -> None:
             b"[" * 5000,
             "application/json",
             "",
-            "application/json, 4.9 KiB, not shown: can't be read",
+            "application/json, 4.9 KiB, unreadable, not shown",
         ),
+        (b'{"a":"\\ud800"}', "", '{\n  "a": "\\ud800"\n}', "JSON, 14 B"),
     ],
 )
 def test_bodies(body: bytes, kind: str, text: str, note: str | None) -> None:

@@ -176,9 +176,7 @@ def show_body(body: bytes, content_type: str) -> Body:
         text = "\n".join(hide_query(text).split("&"))
     elif _looks_like_json(text):
         # Not read through, so that nobody knows what is in it.
-        why = (
-            "too big to be shown" if len(body) > PARSED else "not shown: can't be read"
-        )
+        why = "too big to be shown" if len(body) > PARSED else "unreadable, not shown"
         return Body("", f"{kind or 'JSON'}, {amount}, {why}")
     elif names_secret(text[:SHOWN]):
         return Body("", f"{kind or 'text'}, {amount}, not shown: it names a secret")
