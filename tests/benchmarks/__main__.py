@@ -16,6 +16,8 @@ from . import endpoints
 from . import journals
 from . import maps
 from . import steps
+from . import volume
+from . import wakeups
 from .figures import Comparison
 from .figures import write_table
 
@@ -26,6 +28,8 @@ ALL: dict[str, tuple[cabc.Callable[..., list[Comparison]], tuple[float, ...]]] =
     "maps": (maps.main, (1, 50)),
     "drains": (drains.main, (1, 20)),
     "asleep": (asleep.main, (40,)),
+    "wakeups": (wakeups.main, (4,)),
+    "volume": (volume.main, (2_000, 2_000)),
 }
 """The measurements, and what each takes to be small."""
 

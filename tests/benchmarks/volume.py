@@ -23,6 +23,8 @@ from flask_durable.store import Store
 from flask_durable.upkeep import Upkeep
 
 from .. import servers
+from .figures import Comparison
+from .figures import shown
 
 REQUEST = RequestRecord(b'{"environ": {}, "headers": []}' * 20, None, b"{}", "digest")
 OWNER = "boot:1:2:3"
@@ -143,8 +145,8 @@ EXAMPLES: dict[str, t.Any] = {
 }
 
 
-def main(suspended: int, finished: int) -> None:
-    """Print a line a statement, and the plans."""
+def main(suspended: int = 100_000, finished: int = 1_000_000) -> list[Comparison]:
+    """Print a line a statement, the plans, and the statement that suffers most."""
     with servers.postgres(fsync=True) as server, server.database() as url:
         bench = Bench(url)
         bench.measure()
@@ -166,7 +168,13 @@ def main(suspended: int, finished: int) -> None:
 
         bench.store.database.close()
 
+    worst = max(few, key=lambda name: many[name] / few[name])
+    what = f"{suspended + finished:,} stored: {worst}"
+    ours, theirs = [many[worst] * 1000], [few[worst] * 1000]
+    return shown(
+        [Comparison(what, "PostgreSQL", "empty", ours, theirs, "ms", 1.3, False)]
+    )
+
 
 if __name__ == "__main__":
-    sizes = [int(argument) for argument in sys.argv[1:]] or [100_000, 1_000_000]
-    main(*sizes)
+    main(*map(int, sys.argv[1:]))
