@@ -210,7 +210,8 @@ def _check_lost_way(app: Flask, header: str) -> None:
     if isinstance(ticket, str):
         raise refuse_replay(ticket)
 
-    if request.routing_exception is None:
+    # One for no execution only asks whether tickets are good here.
+    if request.routing_exception is None and ticket.execution_id:
         raise refuse_replay("the view is not durable")
 
 

@@ -38,12 +38,6 @@ AWAY = "is replayed later: the journal can't be reached"
 UNREACHED_BACKOFF = 5.0
 """Longest wait before a server that can't be reached is tried again, in seconds."""
 
-OTHER_KEY = (
-    " The server's SECRET_KEY is another one than ours: give all processes the same"
-    " SECRET_KEY, and put a new one into SECRET_KEY_FALLBACKS everywhere first."
-)
-"""What to do where a server does not know our signature."""
-
 MAX_REFUSALS = 10
 """How often the app may turn a replay away before the execution fails."""
 
@@ -188,7 +182,7 @@ def _settle(state: State, execution_id: str, attempt: int, answer: Answer) -> st
             attempt,
             answer,
             delay,
-            OTHER_KEY if answer.foreign else "",
+            answer.advice and f" {answer.advice}",
         )
 
     return f"is put off for {delay:g} s: answered {answer}"

@@ -23,7 +23,7 @@ from .config import Config
 from .records import ExecutionStatus
 from .records import qualified_name
 from .records import RequestRecord
-from .signing import FOREIGN
+from .signing import WHAT_TO_DO
 
 if t.TYPE_CHECKING:
     import requests
@@ -58,10 +58,10 @@ class Answer:
         return self.response.status_code < 500 and self.response.status_code != 429
 
     @property
-    def foreign(self) -> bool:
-        """Tell whether the server that answered has other keys than we."""
-        found = self.response.headers.get(HEADER) if self.response else None
-        return found == FOREIGN
+    def advice(self) -> str:
+        """Tell what to do if the server that answered can't take our tickets."""
+        found = self.response.headers.get(HEADER, "") if self.response else ""
+        return WHAT_TO_DO.get(found, "")
 
     def __str__(self) -> str:
         return self.response.status if self.response is not None else self.error

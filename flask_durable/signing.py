@@ -24,9 +24,6 @@ TICKET_SKEW = 60.0
 
 KEY_TYPES = (str, bytes, bytearray)
 
-FOREIGN = "foreign"
-"""What an answer's ``Durable-Replay`` header says where the keys differ."""
-
 EXPIRED = "it has expired"
 NOT_OURS = "its signature is not ours"
 OTHER_VERSION = "it is of another version"
@@ -34,12 +31,32 @@ OTHER_APP = "it is for another app"
 
 FOR_NOW = {
     EXPIRED: "expired",
-    NOT_OURS: FOREIGN,
+    NOT_OURS: "foreign",
     OTHER_VERSION: "version",
     OTHER_APP: "app",
 }
 """Why a ticket may be no good now, though one will be later or is at another server,
 and what the header says of it."""
+
+WHAT_TO_DO = {
+    "expired": (
+        "The server found our ticket expired: let the machines' clocks agree, and give"
+        " the server enough threads."
+    ),
+    "foreign": (
+        "The server's SECRET_KEY is another one than ours: give all processes the same"
+        " SECRET_KEY, and put a new one into SECRET_KEY_FALLBACKS everywhere first."
+    ),
+    "version": (
+        "The server has another version of Flask-Durable than we: install the same one"
+        " everywhere."
+    ),
+    "app": (
+        "DURABLE_REPLAY_URL leads to another app than ours: let it lead to a server of"
+        " the app of the same name."
+    ),
+}
+"""What to do where it says so."""
 
 
 def sign_link(app: Flask, execution_id: str) -> str:

@@ -17,6 +17,7 @@ from flask.testing import FlaskClient
 from flask_durable import FlaskDurable
 from flask_durable import NonRetryableError
 from flask_durable import schema
+from flask_durable import signing
 from flask_durable import step
 from flask_durable.state import get_state
 from flask_durable.tables import SCHEMA_VERSION
@@ -356,6 +357,56 @@ def test_a_server_of_named_hosts_is_found(app: Flask, run: Run) -> None:
         state = get_state(app)
         state.config = dataclasses.replace(state.config, replay_url=url)
         assert f"ok   replay url: {url} answers" in run("check").output
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "advice"),
+    [
+        (None, "tests", None),
+        (None, "other", "SECRET_KEY is another one"),
+        ("other", "tests", "leads to another app"),
+    ],
+)
+def test_a_server_that_would_refuse_replays_is_bad(
+    app: Flask, run: Run, sqlite_url: str, name: str | None, key: str, advice: str
+) -> None:
+    """It answers as an app does, and none of ours would go on there."""
+    server = Flask(name or app.name)
+    server.config.update(SECRET_KEY=key, DURABLE_DATABASE_URL=sqlite_url)
+    FlaskDurable(server)
+
+    with serving(server) as url:
+        state = get_state(app)
+        state.config = dataclasses.replace(state.config, replay_url=url)
+        output = run("check").output
+
+    assert ("ok   replay url" in output) == (advice is None)
+    assert advice is None or re.search(f"bad  replay url: .*{advice}", output)
+    get_state(server).close()
+
+
+def test_a_server_with_another_clock_is_bad(
+    app: Flask, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tickets expire before they are there."""
+    monkeypatch.setattr(signing, "TICKET_AGE", -1.0)
+
+    with serving(app) as url:
+        state = get_state(app)
+        state.config = dataclasses.replace(state.config, replay_url=url)
+        assert "let the machines' clocks agree" in run("check").output
+
+
+def test_a_check_is_no_refusal(
+    app: Flask, run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server's log tells of refusals, and a check may come every minute."""
+    with serving(app) as url:
+        state = get_state(app)
+        state.config = dataclasses.replace(state.config, replay_url=url)
+        run("check")
+
+    assert "Refused a replay" not in caplog.text
 
 
 @pytest.mark.no_tables

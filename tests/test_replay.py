@@ -513,6 +513,24 @@ def test_a_server_with_another_key_does_not_end_the_execution(
         assert drive.finish(answer).text == "awake"
 
 
+def test_a_replay_at_another_app_is_told_with_what_to_do(
+    make_shop: MakeShop, app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has the same key, so that the name alone differs."""
+    FlaskDurable(app)
+
+    with serving(app) as url:
+        sender = make_shop(url)
+        answer = sender.app.test_client().post("/a b/c")
+        drive = Drive(sender.app)
+        drive.advance(DAY)
+        drive.run_due()
+
+    assert drive.status(answer)["status"] == "suspended"
+    assert "DURABLE_REPLAY_URL leads to another app" in caplog.text
+    get_state(app).close()
+
+
 def test_a_view_that_takes_longer_than_the_time_out_runs_once(
     app: Flask, client: FlaskClient
 ) -> None:

@@ -14,7 +14,11 @@ from .. import schema
 from ..doubts import unread
 from ..errors import DurableError
 from ..new_request import trusted_host
+from ..sending import HEADER
 from ..signing import check_secret_key
+from ..signing import sign_ticket
+from ..signing import Ticket
+from ..signing import WHAT_TO_DO
 from ..state import opened_state
 from ..state import State
 from ..state import this_app
@@ -182,7 +186,9 @@ def _check_replay_url(state: State) -> str:
 
     # A replay has the host of the client's request.
     host = trusted_host(this_app())
-    headers = {"Host": host} if host else None
+    headers = {"Host": host} if host else {}
+    # It gets in nowhere, but the server says if it could not take a real one.
+    headers[HEADER] = sign_ticket(this_app(), Ticket("", 0, ""))
 
     try:
         with requests.Session() as session:
@@ -198,6 +204,10 @@ def _check_replay_url(state: State) -> str:
 
     if "application/problem+json" not in answer.headers.get("Content-Type", ""):
         raise Trouble(f"{url} answers, but not as this app: {answer.status_code}")
+
+    if found := answer.headers.get(HEADER):
+        why = WHAT_TO_DO.get(found, f"Replays are refused ({found}).")
+        raise Trouble(f"{url} would refuse replays. {why}")
 
     return f"{url} answers"
 
