@@ -95,6 +95,8 @@ def worker(processes: int | None, burst: bool, queue: str | None) -> None:
         except RedisError as error:
             why = f"Redis can't be used: {reason(error)}."
             raise click.ClickException(why) from None
+        except DurableError as error:
+            raise click.ClickException(str(error)) from None
 
     where = _describe(state.config)
     click.echo(f"Replaying {app.name} from {state.store.database.label}{where}.")
