@@ -47,7 +47,6 @@ from .records import RequestRecord
 from .records import StepRecord
 from .recovery import PUT_OFF
 from .scope import current_scope
-from .signing import check_secret_key
 from .signing import Ticket
 from .state import get_state
 from .state import State
@@ -178,8 +177,8 @@ class Newcomer:
 
 
 def _newcomer(app: Flask, state: State, options: Options, arrival: Arrival) -> Newcomer:
-    check_secret_key(app)
     execution_id = new_id()
+    # The first thing that is signed: without a key nothing begins.
     url = status_url(execution_id)
     endpoint = request.endpoint or ""
     record = arrival.record

@@ -177,9 +177,9 @@ def _open(name: str, path: str) -> int:
         # As SQLite is going to make it.
         return os.open(name, how | os.O_CREAT, 0o644)
 
-    file = os.open(name, how | os.O_CREAT, 0o600)
+    file = os.open(name, how | os.O_CREAT, mode)
 
-    # Somebody else may have made it meanwhile.
+    # The umask may have taken some of it; somebody else may have made it meanwhile.
     with contextlib.suppress(OSError):
         os.fchmod(file, mode)
 

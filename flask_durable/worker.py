@@ -39,15 +39,13 @@ from .state import spare_loaded
 from .state import State
 from .supervisor import Stop
 from .supervisor import STOP_GRACE
+from .sweeper import OUTAGE_QUIET
 from .sweeper import Sweeper
 
 logger = logging.getLogger(__name__)
 
 REDIS_PAUSE = 1.0
 """Seconds until a worker that lost Redis begins anew."""
-
-OUTAGE_QUIET = 10.0
-"""Seconds without an error of Redis after which the next one begins an outage."""
 
 TELL_PAUSE = 60.0
 """Seconds between two lines of an outage."""

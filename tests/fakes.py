@@ -52,6 +52,21 @@ class FakeBound:
         return self.call(None)
 
 
+class FakeTime:
+    """Stands in for the module ``time``: its clock turns while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        """Give the time."""
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Turn the clock."""
+        self.now += seconds
+
+
 def replace(
     monkeypatch: pytest.MonkeyPatch, sql: object, name: str, fake: FakeStatement
 ) -> None:

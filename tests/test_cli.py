@@ -23,6 +23,7 @@ from flask_durable.state import get_state
 from flask_durable.tables import SCHEMA_VERSION
 
 from .driving import Drive
+from .fakes import FakeTime
 from .processes import free_port
 from .processes import HOST
 from .serving import serving
@@ -237,23 +238,19 @@ def test_an_execution_is_started(run: Run, drive: Drive) -> None:
     assert "completed" in run("show", mine).output
 
 
-class FakeTime:
+class Server(FakeTime):
     """A clock that turns while somebody sleeps, and then has what is due run."""
 
     def __init__(self, drive: Drive, run_at: float) -> None:
+        super().__init__()
         self._drive = drive
         self._run_at = run_at
-        self._now = 0.0
-
-    def monotonic(self) -> float:
-        """Give the time."""
-        return self._now
 
     def sleep(self, seconds: float) -> None:
-        """Turn the clock."""
-        self._now += seconds
+        """Turn the clock, and run what is due if it is time for that."""
+        super().sleep(seconds)
 
-        if self._now >= self._run_at:
+        if self.now >= self._run_at:
             self._drive.run_due()
 
 
@@ -262,7 +259,7 @@ def test_a_start_that_nobody_takes_up_is_told(
     run: Run, drive: Drive, monkeypatch: pytest.MonkeyPatch, run_at: float, told: bool
 ) -> None:
     """Once, while the command goes on to wait."""
-    monkeypatch.setattr("flask_durable.cli.operate.time", FakeTime(drive, run_at))
+    monkeypatch.setattr("flask_durable.cli.operate.time", Server(drive, run_at))
     done = run("start", "order", "--value", "item=tea", "--wait")
     assert done.output.splitlines()[-1] == "completed"
     assert done.output.count("Nobody has begun it yet: does a server") == told

@@ -20,6 +20,7 @@ import pytest
 from flask.testing import FlaskClient
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from werkzeug.test import TestResponse
 
 import flask_durable
 from flask_durable.schema import VERSION_TABLE
@@ -218,22 +219,26 @@ def test_an_async_view_runs_an_async_step(load: Load) -> None:
     assert answer.json == {"text": "HELLO"}
 
 
-def test_a_revoked_token_does_not_stop_a_replay(load: Load) -> None:
-    """The account was stored when the execution began."""
-    module, client, drive = load("api_token")
+def revoke_in_the_middle(
+    module: t.Any, client: FlaskClient, drive: Drive
+) -> TestResponse:
+    """Have a report made for somebody whose token is revoked before it is done."""
     assert client.post("/reports").status_code == 401
     answer = client.post("/reports", headers={"X-Token": "t-1"})
     module.tokens.clear()
     assert drive.finish(answer).json == "report for ada"
+    return answer
+
+
+def test_a_revoked_token_does_not_stop_a_replay(load: Load) -> None:
+    """The account was stored when the execution began."""
+    revoke_in_the_middle(*load("api_token"))
 
 
 def test_a_decorator_lets_replays_pass(load: Load) -> None:
     """Of an execution whose token was revoked, and of one that is run again."""
     module, client, drive = load("unless_replay")
-    assert client.post("/reports").status_code == 401
-    answer = client.post("/reports", headers={"X-Token": "t-1"})
-    module.tokens.clear()
-    assert drive.finish(answer).json == "report for ada"
+    answer = revoke_in_the_middle(module, client, drive)
 
     with drive.app.app_context():
         again = module.durable.rerun(answer.headers["Durable-Execution"])

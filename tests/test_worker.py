@@ -48,6 +48,7 @@ from flask_durable.worker import run_child
 
 from . import servers
 from .driving import Drive
+from .fakes import FakeTime
 from .integration.orders import DAY
 from .integration.orders import enqueue
 from .integration.orders import place
@@ -445,30 +446,22 @@ def test_what_is_loaded_is_no_garbage(app: Flask, durable: FlaskDurable) -> None
             signal.signal(number, handler)
 
 
-class Outage:
+class Outage(FakeTime):
     """A Redis that is away, and a clock that turns while a worker waits for it."""
 
     def __init__(self, stop: Stop, until: float, back: range) -> None:
+        super().__init__()
         self._stop = stop
         self._until = until
         self._back = back
-        self._now = 0.0
-
-    def monotonic(self) -> float:
-        """Give the time."""
-        return self._now
-
-    def sleep(self, seconds: float) -> None:
-        """Turn the clock."""
-        self._now += seconds
 
     def work(self) -> None:
         """Work while Redis is there, and raise when it isn't."""
-        if self._now > self._until:
+        if self.now > self._until:
             self._stop.asked = True
 
-        if int(self._now) in self._back:
-            self._now = float(self._back.stop)
+        if int(self.now) in self._back:
+            self.now = float(self._back.stop)
 
         raise ConnectionError("Refused.")
 

@@ -41,17 +41,24 @@ def printable(text: str, *, lines: bool = False) -> str:
     )
 
 
-def reports_errors(command: F) -> F:
-    """Have a command end with a sentence, not with a traceback."""
+def reports(*kinds: type[Exception]) -> cabc.Callable[[F], F]:
+    """Have a command end with a sentence for errors of these kinds, not a traceback."""
 
-    @functools.wraps(command)
-    def run(*args: t.Any, **kwargs: t.Any) -> t.Any:
-        try:
-            return command(*args, **kwargs)
-        except (DurableError, ValueError) as error:
-            raise click.ClickException(printable(str(error), lines=True)) from None
+    def decorate(command: F) -> F:
+        @functools.wraps(command)
+        def run(*args: t.Any, **kwargs: t.Any) -> t.Any:
+            try:
+                return command(*args, **kwargs)
+            except kinds as error:
+                raise click.ClickException(printable(str(error), lines=True)) from None
 
-    return t.cast(F, run)
+        return t.cast(F, run)
+
+    return decorate
+
+
+reports_errors = reports(DurableError, ValueError)
+"""For commands whose arguments may be wrong."""
 
 
 def print_json(value: t.Any) -> None:

@@ -16,6 +16,7 @@ from ..errors import DurableError
 from ..state import opened_state
 from ..state import this_app
 from ..tables import SCHEMA_VERSION
+from .output import reports
 
 LOG_FORMAT = "%(asctime)s [%(process)d] %(levelname)s %(message)s"
 
@@ -26,18 +27,16 @@ RQ_PROCESSES = 4
 @click.command("upgrade")
 @with_appcontext
 @click.option("--sql", is_flag=True, help="Print the statements instead.")
+@reports(DurableError)
 def upgrade(sql: bool) -> None:
     """Make the journal's tables, or bring them to this version."""
     database = opened_state(this_app()).store.database
 
-    try:
-        if sql:
-            click.echo(schema.script(database) or "-- The journal is up to date.")
-            return
+    if sql:
+        click.echo(schema.script(database) or "-- The journal is up to date.")
+        return
 
-        found = schema.ensure(database, create=True)
-    except DurableError as error:
-        raise click.ClickException(str(error)) from None
+    found = schema.ensure(database, create=True)
 
     if found is None:
         verb = "was made"
@@ -58,6 +57,7 @@ def upgrade(sql: bool) -> None:
 )
 @click.option("--burst", is_flag=True, help="End when nothing is due.")
 @click.option("--queue", help="Use this queue instead of DURABLE_QUEUE.")
+@reports(DurableError)
 def worker(processes: int | None, burst: bool, queue: str | None) -> None:
     """Replay executions that are due, until stopped.
 
@@ -78,11 +78,7 @@ def worker(processes: int | None, burst: bool, queue: str | None) -> None:
     logging.basicConfig(format=LOG_FORMAT)
     log = logging.getLogger("flask_durable")
     log.setLevel(log.level or logging.INFO)
-
-    try:
-        state = opened_state(app)
-    except DurableError as error:
-        raise click.ClickException(str(error)) from None
+    state = opened_state(app)
 
     if queue is not None:
         state.config = dataclasses.replace(state.config, queue=queue)
@@ -95,8 +91,6 @@ def worker(processes: int | None, burst: bool, queue: str | None) -> None:
         except RedisError as error:
             why = f"Redis can't be used: {reason(error)}."
             raise click.ClickException(why) from None
-        except DurableError as error:
-            raise click.ClickException(str(error)) from None
 
     where = _describe(state.config)
     click.echo(f"Replaying {app.name} from {state.store.database.label}{where}.")
