@@ -66,6 +66,13 @@ class Trial:
         """Send a request."""
         return self.app.test_client().post(f"/{name}")
 
+    def cut_off(self) -> None:
+        """Renew no lease, and look for nothing: its journal is out of reach."""
+        state = get_state(self.app)
+        assert state.dispatcher is not None
+        state.dispatcher.stop(0)
+        state.heartbeat._stopped = True
+
     def close(self) -> None:
         """End the threads."""
         get_state(self.app).close()
@@ -159,7 +166,7 @@ def test_a_lost_machine_is_noticed_by_its_lease(
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             answer = pool.submit(trial.request, "trip")
             assert trial.inside.acquire(timeout=30)
-            get_state(trial.app).heartbeat._stopped = True  # cut off
+            trial.cut_off()
             limit = LEASE * 4 / 3 + 2
 
             with other_machine(url, tmp_path) as other:
