@@ -104,6 +104,16 @@ class Line:
         assert url is not None
         return durable_queue(self.state.config.queue, connect(url)).jobs
 
+    def begin_in_turn(self, count: int) -> list[str]:
+        """Begin executions of which no two are due at the same moment."""
+        ids = []
+
+        for _ in range(count):
+            ids.append(self.begin())
+            self.drive.advance(1)
+
+        return ids
+
     def look(self) -> float:
         """Let the sweeper look, as often as it wants to at once."""
         while (delay := self.sweeper.look()) == 0.0:
@@ -190,7 +200,7 @@ def fill(
     """Have more executions due than may wait, one a job, and look once."""
     monkeypatch.setattr(rq_queue, "MAX_JOBS", most)
     monkeypatch.setattr(rq_queue, "PER_JOB", 1)
-    ids = [line.begin() for _ in range(count)]
+    ids = line.begin_in_turn(count)
     line.drive.advance(61)
     assert line.look() == RqHands.pause
     return ids
@@ -230,7 +240,7 @@ def test_where_many_are_due_a_job_has_several(
     """But not while there are no more than jobs that may wait."""
     monkeypatch.setattr(rq_queue, "MAX_JOBS", 4)
     monkeypatch.setattr(rq_queue, "PER_JOB", 3)
-    ids = [line.begin() for _ in range(count)]
+    ids = line.begin_in_turn(count)
     line.drive.advance(61)
     line.look()
     jobs = line.jobs()
@@ -466,7 +476,7 @@ def test_the_result_of_a_job_has_no_message(
 
 def several(line: Line, count: int) -> list[tuple[str, int]]:
     """Have executions due, and give them with their next attempts' numbers."""
-    ids = [line.begin() for _ in range(count)]
+    ids = line.begin_in_turn(count)
     line.drive.advance(61)
     return [(id, 2) for id in ids]
 
