@@ -39,6 +39,12 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, end)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long, so that nobody waits for the last of it alone."""
+    for name in ("slow", "chaos"):
+        items.sort(key=lambda item: item.get_closest_marker(name) is None)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> cabc.Generator[
     None, pytest.TestReport, pytest.TestReport
