@@ -49,11 +49,14 @@ def check_function(step_id: str, fn: t.Any, verb: str) -> None:
         )
 
 
-def wrong_call(step_id: str, call: t.Any, error: BaseException) -> TypeError | None:
+def wrong_call(
+    step_id: str, verb: str, call: t.Any, error: BaseException
+) -> TypeError | None:
     """Give an error that says more, if a function can't take what a step gives it.
 
     A decorated one is looked at as it is, not as what it wraps.
 
+    :param verb: the method of ``step`` that was called
     :param call: a ``functools.partial`` of the function, else nothing is known
     :param error: what the call raised
     """
@@ -73,7 +76,7 @@ def wrong_call(step_id: str, call: t.Any, error: BaseException) -> TypeError | N
     try:
         signature.bind(*call.args, **call.keywords)
     except TypeError:
-        return _wrong_call(step_id, call.keywords, error)
+        return _wrong_call(step_id, verb, call.keywords, error)
 
     return None
 
@@ -90,14 +93,14 @@ def _is_of_others(error: BaseException) -> bool:
 
 
 def _wrong_call(
-    step_id: str, keywords: cabc.Container[str], error: TypeError
+    step_id: str, verb: str, keywords: cabc.Container[str], error: TypeError
 ) -> TypeError:
     advice = "correct the arguments"
     stray = [name for name in ("retry", "at_most_once") if name in keywords]
 
     if stray:
         options = ", ".join(f"{name}=…" for name in stray)
-        advice = f'write step.options({options}).run("{step_id}", …)'
+        advice = f'write step.options({options}).{verb}("{step_id}", …)'
 
     wrong = TypeError(f"{error}. No other try can cure that: {advice}.")
     wrong.__cause__ = error

@@ -146,11 +146,11 @@ class Steps:
 
         scope = get_scope()
 
-        def call(connection: sa.Connection) -> t.Any:
-            return fn(connection, *args, **kwargs)
+        def bind(connection: sa.Connection) -> cabc.Callable[[], t.Any]:
+            return functools.partial(fn, connection, *args, **kwargs)
 
         retry = self._retry or scope.attempt.retry
-        return t.cast(T, run_transaction(scope, id, call, retry))
+        return t.cast(T, run_transaction(scope, id, bind, retry))
 
     def parallel(
         self,

@@ -14,17 +14,18 @@ from .retry import Retry
 from .scope import Scope
 from .tries import StepTries
 
-Call = cabc.Callable[[sa.Connection], t.Any]
+Bind = cabc.Callable[[sa.Connection], cabc.Callable[[], t.Any]]
+"""Gives the call of a function that gets a connection."""
 
 
-def run_transaction(scope: Scope, step_id: str, call: Call, retry: Retry) -> t.Any:
+def run_transaction(scope: Scope, step_id: str, bind: Bind, retry: Retry) -> t.Any:
     """Give a step's stored outcome, or run it and commit its outcome with it."""
     name, found = scope.enter(step_id, TransactionTries.kind)
 
     if found is not None and found.is_outcome:
         return replay_outcome(scope, found)
 
-    return TransactionTries(scope, name, found, call, retry).run()
+    return TransactionTries(scope, name, found, bind, retry).run()
 
 
 class TransactionTries(StepTries):
@@ -32,11 +33,24 @@ class TransactionTries(StepTries):
 
     kind = "transaction"
 
-    def _work(self, *args: t.Any) -> t.Any:
+    def __init__(
+        self,
+        scope: Scope,
+        name: str,
+        found: StepRecord | None,
+        bind: Bind,
+        retry: Retry,
+    ) -> None:
+        super().__init__(scope, name, found, bind, retry)
+        self._bind = bind
+
+    def _work(self) -> t.Any:
         return self.attempt.transact(self._write).output
 
     def _write(self, connection: sa.Connection) -> StepRecord:
-        value = super()._work(connection)
+        # Bound anew in each try, to the connection of its transaction.
+        self.call = self._bind(connection)
+        value = super()._work()
         output, _ = self._encode(value)
         now = self.attempt.now()
         return self._as("completed", finished_at=now, output=output)

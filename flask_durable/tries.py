@@ -164,24 +164,24 @@ class StepTries:
             running_step.reset(token)
             lease.tries.pop(step.id, None)
 
-    def _work(self, *args: t.Any) -> t.Any:
+    def _work(self) -> t.Any:
         """Call the function."""
         state = self.attempt.state
 
         if state.probe is None and state.tracer is None:
-            return resolve(self.call(*args))
+            return resolve(self.call())
 
         with traced(state.tracer, self.attempt.execution, self.step):
-            return self._probed(*args)
+            return self._probed()
 
-    def _probed(self, *args: t.Any) -> t.Any:
+    def _probed(self) -> t.Any:
         probe = self.attempt.state.probe
 
         if probe is None:
-            return resolve(self.call(*args))
+            return resolve(self.call())
 
         probe.before(self.step)
-        value = resolve(self.call(*args))
+        value = resolve(self.call())
         probe.after(self.step)
         return value
 
@@ -240,7 +240,7 @@ class StepTries:
         if isinstance(error, HTTPException):
             self._http_error(error)
 
-        wrong = wrong_call(self.step.id, self.call, error)
+        wrong = wrong_call(self.step.id, self.kind, self.call, error)
 
         if wrong is not None or not self._is_tried_again(error):
             error = wrong or error

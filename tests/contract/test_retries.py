@@ -9,6 +9,7 @@ import logging
 import typing as t
 
 import pytest
+import sqlalchemy as sa
 from flask import abort
 from flask import Flask
 from flask import jsonify
@@ -608,6 +609,39 @@ def test_a_call_that_can_not_succeed_is_not_tried_again(
     def work() -> dict[str, t.Any]:
         with pytest.raises(StepError) as caught:
             step.run("charge", fn, 1, **options)
+        return {"tries": caught.value.tries, "message": caught.value.error_message}
+
+    answer = client.post("/work").json or {}
+    assert answer["tries"] == 1
+    assert message in answer["message"]
+
+
+def write(connection: sa.Connection, amount: int) -> None:
+    """Take one argument besides the connection."""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"retry": 2}, 'write step.options(retry=…).transaction("book", …).'),
+        ({}, "'amount'. No other try can cure that: correct the arguments"),
+    ],
+)
+def test_a_transaction_that_can_not_succeed_is_not_tried_again(
+    app: Flask,
+    durable: FlaskDurable,
+    client: FlaskClient,
+    options: dict[str, t.Any],
+    message: str,
+) -> None:
+    """Its function gets the connection besides."""
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> dict[str, t.Any]:
+        args = [1] if options else []
+        with pytest.raises(StepError) as caught:
+            step.transaction("book", t.cast(t.Any, write), *args, **options)
         return {"tries": caught.value.tries, "message": caught.value.error_message}
 
     answer = client.post("/work").json or {}
