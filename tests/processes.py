@@ -103,15 +103,17 @@ class Relative(t.NamedTuple):
 
 def running() -> cabc.Iterator[Relative]:
     """Walk over all running processes; zombies are left out."""
-    for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+    for name in filter(str.isdecimal, os.listdir("/proc")):
         try:
-            # The name before the last ")" may hold anything.
-            state, parent, group = path.read_text().rpartition(")")[2].split()[:3]
+            stat = pathlib.Path("/proc", name, "stat").read_text()
         except OSError:
             continue
 
+        # The name before the last ")" may hold anything.
+        state, parent, group = stat.rpartition(")")[2].split()[:3]
+
         if state not in "ZX":
-            yield Relative(int(path.parent.name), int(parent), int(group))
+            yield Relative(int(name), int(parent), int(group))
 
 
 class Process:

@@ -287,7 +287,7 @@ def test_page_outlives_a_restart(browser: Browser, tmp_path: pathlib.Path) -> No
         assert visited.wait_for_answer() == "200 OK"
         visited.wait_for_call("sent")
         assert "called 3 times, charged once" in visited.step("process-payment")
-        assert visited.page.locator("#offline").is_hidden()
+        visited.page.locator("#offline").wait_for(state="hidden")
         visited.context.close()
         assert visited.errors == []
 
