@@ -32,8 +32,8 @@ def answer_again(
     if taken.fingerprint != key.fingerprint:
         raise Problem(
             422,
-            "The idempotency key was used before for another request: its method,"
-            " URL or body was not this one.",
+            "The idempotency key was used before for another request, with a different"
+            " method, URL or body.",
         )
 
     try:

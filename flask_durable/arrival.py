@@ -146,9 +146,9 @@ def arrival_of(request: Request) -> Arrival:
         raise RuntimeError(
             f'The durable view of endpoint "{request.endpoint}" is hidden by a'
             " decorator above @durable.endpoint, which must use functools.wraps. Or it"
-            " is made durable in the middle of its requests, as by method_decorators"
-            " of flask-restx: put @durable.endpoint over the method itself. Or it was"
-            " called without its request being dispatched: in a test, send one by"
+            " is made durable only during the request, as by method_decorators of"
+            " flask-restx: put @durable.endpoint above the method itself. Or it was"
+            " called without a dispatched request: in a test, send one with"
             " durable_client or app.test_client()."
         )
 
@@ -273,5 +273,5 @@ def refuse_replay(reason: str) -> Problem:
         "Refused a replay of %s %r: %s.", request.method, request.path, reason
     )
     headers = {HEADER: FOR_NOW[reason]} if reason in FOR_NOW else {}
-    detail = f"The {HEADER} header is not good for this request: {reason}."
+    detail = f"The {HEADER} header is not valid for this request: {reason}."
     return Problem(403, detail, headers)

@@ -27,9 +27,9 @@ from .state import State
 logger = logging.getLogger(__name__)
 
 SAME_STEPS = (
-    "Each attempt must ask for the same step ids in the same order: read chance, the"
-    " time and data that others change in steps. Of an execution that began before"
-    " a deployment changed the view this is to be expected."
+    "Each attempt must ask for the same step ids in the same order: put random numbers,"
+    " the time and data that others change into steps. If a deployment has changed the"
+    " view since the execution began, this is to be expected."
 )
 """What to do where a replay differs."""
 

@@ -50,7 +50,7 @@ class Beginner(Reader):
         now = self._insert(self.sql.begin, key, **values, owner=owner, lease=lease)
 
         if now is None:
-            raise LeaseLostError(f"Execution {execution_id} is somebody else's.")
+            raise LeaseLostError(f"Execution {execution_id} is begun by somebody else.")
 
         return now
 

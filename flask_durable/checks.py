@@ -102,7 +102,7 @@ def _wrong_call(
         options = ", ".join(f"{name}=…" for name in stray)
         advice = f'write step.options({options}).{verb}("{step_id}", …)'
 
-    wrong = TypeError(f"{error}. No other try can cure that: {advice}.")
+    wrong = TypeError(f"{error}. Trying again would not help: {advice}.")
     wrong.__cause__ = error
     return wrong
 

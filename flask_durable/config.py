@@ -135,7 +135,7 @@ def _flag(key: str, value: t.Any) -> bool:
 
         # As JSON has them: so are variables of the environment parsed.
         if (meant := str(value).lower()) in {"true", "false"}:
-            wanted += f" (write {meant}, in small letters)"
+            wanted += f" (write {meant}, in lower case)"
 
         raise _wrong(key, value, wanted)
 

@@ -152,8 +152,7 @@ class Control:
 
         if not self._store.database.run(work):
             raise ExecutionNotFound(
-                f"There is no execution {execution_id} any more: it was purged at this"
-                " moment."
+                f"There is no execution {execution_id} any more: it was just purged."
             )
 
         return mine

@@ -133,7 +133,7 @@ class Ending:
         """Hand the attempt back after what is no error of its view, such as an exit."""
         if not isinstance(error, SystemExit | KeyboardInterrupt):
             logger.warning(
-                "%r left the view in attempt %d of execution %s, and is taken for the"
+                "%r left the view in attempt %d of execution %s, and is treated as the"
                 " end of its process.",
                 error,
                 self._attempt.attempt,

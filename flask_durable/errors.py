@@ -93,7 +93,7 @@ class WaitTimeoutError(StepError):
     """What a step waited for did not come in time."""
 
     def __str__(self) -> str:
-        return f'Step "{self.step}" waited in vain: {self.error_message}'
+        return f'Step "{self.step}" timed out: {self.error_message}'
 
 
 class CallbackError(DurableError):

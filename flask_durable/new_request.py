@@ -134,7 +134,7 @@ def _full_name(endpoint: str) -> str:
     if not isinstance(endpoint, str):
         name = getattr(endpoint, "__name__", "name")
         raise TypeError(
-            f'An endpoint is named as for url_for, such as "{name}", not given as'
+            f'Give the endpoint by its name, as for url_for, such as "{name}", not'
             f" {endpoint!r:.80}."
         )
 

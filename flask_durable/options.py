@@ -75,7 +75,7 @@ def _seconds(deadline: float | dt.timedelta) -> float:
     try:
         return duration(deadline)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"deadline is no time to take: {error}") from None
+        raise type(error)(f"deadline is not valid: {error}") from None
 
 
 def options_of(app: Flask, endpoint: str, method: str) -> Options | None:

@@ -191,9 +191,8 @@ def _settle(state: State, execution_id: str, attempt: int, answer: Answer) -> st
 def _refuse(state: State, execution_id: str, attempt: int, answer: Answer) -> str:
     assert answer.response is not None
     error = ReplayRejected(
-        f"The app turned the replay for attempt {attempt} away"
-        f" {MAX_REFUSALS} times before its endpoint, last with {answer}:"
-        " let replays pass with durable_replay()."
+        f"The app rejected the replay for attempt {attempt} {MAX_REFUSALS} times before"
+        f" its endpoint, last with {answer}: let replays pass, with durable_replay()."
     )
     logger.error("Execution %s failed: %s", execution_id, error)
     record = None

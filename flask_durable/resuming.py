@@ -116,7 +116,7 @@ class Resuming:
             names = ", ".join(f'"{name}"' for name in later[:5])
             raise ControlError(
                 f"Execution {execution.id} went on after its step failed: it recorded"
-                f" {names}. To resume would do those again; --force forgets them."
+                f" {names}. A resume would do that again, and needs --force."
             )
 
         plans = [plan]

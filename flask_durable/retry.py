@@ -115,7 +115,7 @@ class Retry:
         try:
             return bool(self.on(error))
         except Exception:
-            logger.exception("Retry.on failed: the error is not tried again.")
+            logger.exception("Retry.on raised: there is no other try.")
             return False
 
     def delay(self, error: BaseException, tries: int) -> float:

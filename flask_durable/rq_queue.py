@@ -133,8 +133,8 @@ class IdleWatch:
 
         self._told = True
         logger.warning(
-            'No worker takes what is due: %d jobs wait in the queue "%s" for over %d'
-            " seconds. Does `flask durable worker` run?",
+            'No worker takes what is due: %d jobs have waited in the queue "%s" for'
+            " over %d seconds. Does `flask durable worker` run?",
             waiting,
             self._queue.name,
             IDLE,

@@ -40,20 +40,20 @@ and what the header says of it."""
 
 WHAT_TO_DO = {
     "expired": (
-        "The server found our ticket expired: let the machines' clocks agree, and give"
-        " the server enough threads."
+        "The server says that the ticket has expired: synchronise the machines' clocks,"
+        " and give the server enough threads."
     ),
     "foreign": (
-        "The server's SECRET_KEY is another one than ours: give all processes the same"
-        " SECRET_KEY, and put a new one into SECRET_KEY_FALLBACKS everywhere first."
+        "The server has another SECRET_KEY: give all processes the same one, and put"
+        " a new one into SECRET_KEY_FALLBACKS everywhere first."
     ),
     "version": (
-        "The server has another version of Flask-Durable than we: install the same one"
+        "The server has another version of Flask-Durable: install the same one"
         " everywhere."
     ),
     "app": (
-        "DURABLE_REPLAY_URL leads to another app than ours: let it lead to a server of"
-        " the app of the same name."
+        "DURABLE_REPLAY_URL leads to another app: it must lead to a server of the app"
+        " of the same name."
     ),
 }
 """What to do where it says so."""

@@ -184,9 +184,8 @@ class State:
         elif self.needs_hands and not self.is_driven:
             self.needs_hands = False
             logger.warning(
-                "An execution is to go on later, but app.testing is true, so nothing"
-                " replays by itself: let flask_durable.testing.durable_client(app)"
-                " drive it."
+                "An execution is suspended, and as app.testing is true, nothing replays"
+                " it by itself: use flask_durable.testing.durable_client(app)."
             )
 
     def lease(self, execution_id: str, attempt: int) -> Lease:

@@ -37,5 +37,5 @@ def tell(scope: Scope, message: str, data: dict[str, t.Any]) -> None:
         attempt.state.progress.say(attempt.id, line.encode())
     except Exception as error:
         logger.warning(
-            "A line of progress of execution %s is lost: %s.", attempt.id, error
+            "A progress message of execution %s was dropped: %s.", attempt.id, error
         )

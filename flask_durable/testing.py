@@ -342,6 +342,6 @@ def _status_link(response: TestResponse) -> str | None:
 def _endless(execution_id: str | None) -> KitError:
     which = "The executions" if execution_id is None else f"Execution {execution_id}"
     return KitError(
-        f"{which} did not come to an end in {MAX_REPLAYS} replays: the view must ask"
-        " for the same step ids in each attempt."
+        f"{which} did not end within {MAX_REPLAYS} replays: the view must ask for the"
+        " same step ids in each attempt."
     )

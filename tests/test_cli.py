@@ -220,8 +220,8 @@ def test_replays_that_are_turned_away_are_shown(
     lines = run("show", mine).output.splitlines()
     assert lines[2].startswith("goes on in ")
     assert lines[3] == (
-        "replays that did not reach the view: 2; turned away by the app: 2, at 10 it"
-        " fails; the log has the answers"
+        "replays that did not reach the view: 2; rejected by the app: 2 (it fails at"
+        " 10); the log has the answers"
     )
     assert json.loads(run("show", mine, "--json").output)["refusals"] == 2
     hooks.pop()
@@ -269,7 +269,7 @@ def test_a_start_that_nobody_takes_up_is_told(
     ("words", "message"),
     [
         (["start", "nowhere"], 'Error: There is no endpoint "nowhere"'),
-        (["start", "order", "--value", "item"], "'item' is no NAME=VALUE"),
+        (["start", "order", "--value", "item"], "'item' is not NAME=VALUE"),
         (["start", "order", "--json", "{"], "--json"),
         (["show", "gone"], "Error: There is no execution gone."),
         (["cancel", "gone"], "Error: There is no execution gone."),
@@ -312,7 +312,7 @@ def test_executions_are_counted(run: Run, client: FlaskClient, drive: Drive) -> 
     assert run("stats").output.endswith("\nNothing is due.\n")
     run("start", "order", "--value", "item=tea")
     drive.advance(60)
-    assert "\nWhat is due waits since 60." in run("stats").output
+    assert "\nDue executions have waited for up to 60." in run("stats").output
 
 
 def test_all_is_well(run: Run) -> None:
@@ -360,7 +360,7 @@ def test_a_server_of_named_hosts_is_found(app: Flask, run: Run) -> None:
     ("name", "key", "advice"),
     [
         (None, "tests", None),
-        (None, "other", "SECRET_KEY is another one"),
+        (None, "other", "has another SECRET_KEY"),
         ("other", "tests", "leads to another app"),
     ],
 )
@@ -391,7 +391,7 @@ def test_a_server_with_another_clock_is_bad(
     with serving(app) as url:
         state = get_state(app)
         state.config = dataclasses.replace(state.config, replay_url=url)
-        assert "let the machines' clocks agree" in run("check").output
+        assert "synchronise the machines' clocks" in run("check").output
 
 
 def test_a_check_is_no_refusal(

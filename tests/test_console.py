@@ -195,9 +195,7 @@ def test_what_no_index_finds_is_looked_for_piece_by_piece(
     monkeypatch.setattr("flask_durable.listing.SCAN", 2)
     mine = [begin(client, url) for url in ("/nap", "/fine", "/fine", "/fine", "/fine")]
     url = f"{LIST}?endpoint=nap"
-    assert (
-        "None of the executions that were looked through fits" in client.get(url).text
-    )
+    assert "None of the executions searched so far matches" in client.get(url).text
     assert walk(client, url) == [[], [], [mine[0]]]
 
 
@@ -479,7 +477,7 @@ def test_counts_of_a_time_without_any(client: FlaskClient, drive: Drive) -> None
     begin(client, "/fine")
     drive.state.store.database.run(lambda c: c.execute(old))
     assert (
-        "Nothing began in the last 15 minutes"
+        "No execution began in the last 15 minutes"
         in client.get(f"{LIST}stats?within=15m").text
     )
     assert client.get(f"{LIST}stats?within=odd").status_code == 200
@@ -496,7 +494,7 @@ def test_counts_are_bounded(
     for _ in range(3):
         begin(client, "/fine")
 
-    assert "these are the newest 2" in client.get(f"{LIST}stats").text
+    assert "only the newest are counted: 2" in client.get(f"{LIST}stats").text
 
 
 def test_what_cannot_be_decrypted_is_said(

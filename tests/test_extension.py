@@ -325,7 +325,7 @@ def test_a_view_that_no_request_came_to_says_why(make_app: MakeApp) -> None:
     app = make_app()
     view: t.Any = FlaskDurable(app).endpoint(lambda: "done")
     app.add_url_rule("/", "hidden", lambda: view(), methods=["POST"])
-    message = '"hidden" is hidden by a decorator .* called without its request'
+    message = '"hidden" is hidden by a decorator .* called without a dispatched'
 
     with pytest.raises(RuntimeError, match=message):
         app.test_client().post("/")

@@ -338,7 +338,7 @@ def test_only_the_running_attempt_ends_an_execution(
 
 def test_an_id_that_is_taken_is_refused(store: Store, running: str) -> None:
     """Nobody gets another's execution."""
-    with pytest.raises(LeaseLostError, match="somebody else's"):
+    with pytest.raises(LeaseLostError, match="is begun by somebody else"):
         store.begin(running, "view", "bob:2:2", LEASE, REQUEST, None)
 
     assert store.execution(running).owner == OWNER

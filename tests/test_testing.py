@@ -159,7 +159,7 @@ def test_a_plain_client_is_told_that_nothing_goes_on(
     view(nap)
     client = app.test_client()
     assert client.post("/work").status_code == client.post("/work").status_code == 202
-    assert caplog.text.count("durable_client(app) drive it") == 1
+    assert caplog.text.count("use flask_durable.testing.durable_client(app)") == 1
 
 
 def test_a_client_that_drives_is_told_nothing(
@@ -449,7 +449,7 @@ def test_an_execution_without_end_is_given_up(
     view(lambda: [step.run("a", str) for _ in itertools.count()])
     answer = replaying.post("/work")
 
-    with pytest.raises(KitError, match="did not come to an end in 3 replays"):
+    with pytest.raises(KitError, match="did not end within 3 replays"):
         replaying.run_until_complete(answer)
 
 

@@ -161,7 +161,7 @@ def _check_workers(state: State) -> str:
     # Redis goes on to name workers that were killed.
     if (late := _seconds_late(state)) > LATE:
         raise Trouble(
-            f"{text}, and what is due waits since {late:.0f} s: does"
+            f"{text}, and a due execution has waited for {late:.0f} s: does"
             " `flask durable worker` run, with enough processes?"
         )
 
@@ -230,7 +230,7 @@ def _check_hosts(state: State) -> str:
 
     raise Doubt(
         "links lead to whatever host a client names: set TRUSTED_HOSTS, or let the"
-        " server before the app refuse other hosts"
+        " server in front of the app refuse other hosts"
     )
 
 
@@ -264,4 +264,5 @@ def stats(as_json: bool) -> None:
 
     print_table(("ENDPOINT", "STATUS", "COUNT"), counts)
     click.echo()
-    click.echo(f"What is due waits since {late:.1f} s." if late else "Nothing is due.")
+    waits = f"Due executions have waited for up to {late:.1f} s."
+    click.echo(waits if late else "Nothing is due.")

@@ -100,8 +100,8 @@ def show(id: str, as_json: bool) -> None:
 
     if info.rejections and info.finished_at is None:
         click.echo(
-            f"replays that did not reach the view: {info.rejections}; turned away by"
-            f" the app: {info.refusals}, at {MAX_REFUSALS} it fails; the log has the"
+            f"replays that did not reach the view: {info.rejections}; rejected by the"
+            f" app: {info.refusals} (it fails at {MAX_REFUSALS}); the log has the"
             " answers"
         )
 
@@ -179,7 +179,7 @@ def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
 
     if not equals:
-        raise click.BadParameter(f"{text!r} is no NAME=VALUE.", param_hint="--value")
+        raise click.BadParameter(f"{text!r} is not NAME=VALUE.", param_hint="--value")
 
     return name, value
 

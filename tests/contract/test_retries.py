@@ -589,9 +589,9 @@ def pay_by_card(amount: int) -> int:
 @pytest.mark.parametrize(
     ("fn", "options", "message"),
     [
-        (pay, {"retry": 2}, "keyword argument 'retry'. No other try can cure that: "),
+        (pay, {"retry": 2}, "keyword argument 'retry'. Trying again would not help: "),
         (pay, {"retry": 2}, 'write step.options(retry=…).run("charge", …).'),
-        (pay, {"crad": "1"}, "'crad'. No other try can cure that: correct the arg"),
+        (pay, {"crad": "1"}, "'crad'. Trying again would not help: correct the arg"),
     ],
 )
 def test_a_call_that_can_not_succeed_is_not_tried_again(
@@ -624,7 +624,7 @@ def write(connection: sa.Connection, amount: int) -> None:
     ("options", "message"),
     [
         ({"retry": 2}, 'write step.options(retry=…).transaction("book", …).'),
-        ({}, "'amount'. No other try can cure that: correct the arguments"),
+        ({}, "'amount'. Trying again would not help: correct the arguments"),
     ],
 )
 def test_a_transaction_that_can_not_succeed_is_not_tried_again(

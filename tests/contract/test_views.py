@@ -769,7 +769,9 @@ def test_a_view_that_is_decorated_at_dispatch_is_told_where_to_be(
 
     app.add_url_rule("/work", view_func=Work.as_view("work"))
 
-    with pytest.raises(RuntimeError, match=r"of its requests.*method_decorators.*put"):
+    with pytest.raises(
+        RuntimeError, match=r"during the request.*method_decorators.*put"
+    ):
         client.post("/work")
 
 

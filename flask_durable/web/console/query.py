@@ -57,7 +57,7 @@ class _Unclear(ValueError):
 
 def _filters(values: dict[str, str], now: float) -> Filters:
     if any("\0" in value for value in values.values()):
-        raise _Unclear("No filter has a zero byte in it.")
+        raise _Unclear("A filter can't contain a zero byte.")
 
     status = values.get("status")
     within = values.get("within")
@@ -68,7 +68,7 @@ def _filters(values: dict[str, str], now: float) -> Filters:
 
     if within is not None:
         if within not in WINDOWS:
-            raise _Unclear(f"There is no time “{within}”.")
+            raise _Unclear(f"There is no period “{within}”.")
 
         since = max(since or 0.0, now - WINDOWS[within][1])
 
@@ -89,7 +89,9 @@ def _id(values: dict[str, str], name: str) -> str | None:
         return None
 
     if not _ID.fullmatch(value.lower()):
-        raise _Unclear(f"“{value[:60]}” is no part of an id: it has 0–9, a–f and “-”.")
+        raise _Unclear(
+            f"“{value[:60]}” can't be part of an id: ids have 0–9, a–f and “-”."
+        )
 
     return value.lower()
 
@@ -104,7 +106,7 @@ def _moment(values: dict[str, str], name: str) -> float | None:
         moment = dt.datetime.fromisoformat(value)
     except ValueError:
         raise _Unclear(
-            f"“{value[:60]}” is no time, such as 2030-12-24T18:00."
+            f"“{value[:60]}” is not a time: write it as in 2030-12-24T18:00."
         ) from None
 
     if moment.tzinfo is None:

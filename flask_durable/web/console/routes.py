@@ -69,7 +69,7 @@ def page(view: cabc.Callable[..., Response]) -> Page:
             answer = _message(
                 404,
                 "Not found",
-                "It was deleted after its time, or the address is not whole.",
+                "It was deleted after its time, or the address is incomplete.",
             )
         except DecryptionError as error:
             answer = _message(409, "It can't be read", str(error))
@@ -93,13 +93,13 @@ def action(view: cabc.Callable[..., Response]) -> Page:
     @functools.wraps(view)
     def checked(asked: Asked, execution_id: str) -> Response:
         if not asked.access.act:
-            return _message(403, "Not for you", "You may look, but not act.")
+            return _message(403, "Not allowed", "You may look, but not act.")
 
         if not asked.forms.is_ours():
             return _message(
                 403,
                 "The form is too old",
-                "Nothing was done. Go back, reload the page and press it again.",
+                "Nothing was done. Go back, reload the page and try again.",
             )
 
         # Those of another app that shares the journal are not ours.
