@@ -11,11 +11,11 @@ from flask import Request
 
 @dataclasses.dataclass(frozen=True)
 class ConsoleAccess:
-    """What whoever asks may see and do in the console.
+    """What a user may see and do in the console.
 
-    :param view: executions, steps, times and types of errors; without it the console
-        is not there
-    :param data: requests, results, messages of errors with tracebacks, and responses
+    :param view: executions, steps, times and types of errors; without it there is no
+        console
+    :param data: requests, results, error messages with tracebacks, and responses
     :param act: cancel, resume and rerun
     """
 

@@ -53,7 +53,7 @@ class Callback:
         """Give the JSON that was posted; until then no thread is held.
 
         :param timeout: how long to wait, in seconds or as a ``timedelta``, from the
-            first time that the view comes here
+            moment when the view first came here
         :raises WaitTimeoutError: if nothing was posted in time
         """
         seconds = check_timeout(self._name, timeout)

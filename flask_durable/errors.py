@@ -78,8 +78,8 @@ class StepError(DurableError):
 class StepInterruptedError(StepError):
     """A step that runs at most once was cut off: nobody knows what it has done.
 
-    Its function is never called again. Look what has happened outside, and go on
-    by that.
+    Its function is never called again. Find out what has happened outside, and go
+    on accordingly.
     """
 
     def __str__(self) -> str:
@@ -113,10 +113,10 @@ class StepOutputError(DurableError):
 
 
 class StoredValueError(DurableError):
-    """A value in the journal can't be made again, and nothing is lost.
+    """A value in the journal can't be decoded; nothing is lost.
 
-    Its type is not registered any more, or the type's own function raised; that error
-    is the ``__cause__`` then, and a retry policy is asked about it.
+    Its type is no longer registered, or the type's own function raised. That error is
+    then the ``__cause__``, and a retry policy is asked about it.
     """
 
 
@@ -125,7 +125,7 @@ class NestedStepError(DurableError):
 
 
 class MisplacedStepError(DurableError, RuntimeError):
-    """A step was called where no attempt is running."""
+    """A step was called outside of a running attempt."""
 
 
 class DuplicateStepError(DurableError):
@@ -133,7 +133,7 @@ class DuplicateStepError(DurableError):
 
 
 class NonDeterminismError(DurableError):
-    """A replay asked for other steps than the ones in the journal."""
+    """A replay called other steps than those in the journal."""
 
 
 class AttemptCrashed(DurableError):
@@ -141,7 +141,7 @@ class AttemptCrashed(DurableError):
 
 
 class ReplayRejected(DurableError):
-    """The application turned its own replay away before the endpoint."""
+    """The application rejected its own replays before their endpoint."""
 
 
 class ConfigError(DurableError):
@@ -163,7 +163,7 @@ class JournalUnavailable(DurableError):
 
 
 class DecryptionError(JournalUnavailable):
-    """A part of the journal was encrypted with a key that is not there any more.
+    """A part of the journal was encrypted with a key that is missing now.
 
     Nothing is lost: put the key back into ``DURABLE_ENCRYPTION_KEYS``. Until then
     executions that need it are put off.
@@ -177,7 +177,7 @@ class DeadlineExceeded(DurableError):
 
 
 class ControlError(DurableError):
-    """An execution is not in a state for what was asked of it."""
+    """The execution's state does not allow this operation."""
 
 
 class ExecutionNotFound(DurableError):
@@ -185,7 +185,7 @@ class ExecutionNotFound(DurableError):
 
 
 class IdempotencyError(DurableError):
-    """The ``idempotency`` function of an endpoint raised, or gave no string."""
+    """The ``idempotency`` function of an endpoint raised, or returned no string."""
 
 
 class KeyTaken(DurableError):
@@ -221,7 +221,7 @@ them again."""
 
 
 class RetryAfterError(Exception):
-    """Raise this in a step function to have the next try no sooner.
+    """Raise this in a step function to delay its next try.
 
     :param seconds: how long to wait at least: seconds, as a number or as the text of a
         ``Retry-After`` header, or a ``timedelta``
@@ -252,7 +252,7 @@ class Cancelled(BaseException):
 
 
 class LeaseLostError(BaseException):
-    """Ends an attempt that may not write any more: another one took over."""
+    """Ends an attempt that may no longer write: another attempt took over."""
 
 
 class JournalLostError(LeaseLostError):

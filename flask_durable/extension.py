@@ -168,21 +168,21 @@ class FlaskDurable(Operations):
         return decorate if view is None else decorate(view)
 
     def identity(self, function: F) -> F:
-        """Register what tells whose execution a request begins.
+        """Register the function that says whose execution a request begins.
 
         Its value (JSON) is stored with the execution; a replay's hooks read it
-        from ``durable_replay().identity``. Other requests ask it when their views
-        call :meth:`start`: it gives ``None`` where nobody is logged in.
+        from ``durable_replay().identity``. It is also called when a view calls
+        :meth:`start`: it must return ``None`` if nobody is logged in.
         """
         check_hook("@durable.identity", function)
         self._hooks.identity = function
         return function
 
     def console_auth(self, function: F) -> F:
-        """Register what decides who may use the console, and so turn it on.
+        """Register the function that decides who may use the console; turns it on.
 
-        It is given the request, and returns true or false, or a
-        :class:`ConsoleAccess`; whoever may not see it is answered 404.
+        It gets the request, and returns true, false or a :class:`ConsoleAccess`.
+        Who may not see the console is answered 404.
         """
         check_hook("@durable.console_auth", function)
         self._hooks.console_auth = function
@@ -196,20 +196,20 @@ class FlaskDurable(Operations):
     ) -> None:
         """Let steps return objects of a class.
 
-        The journal knows them by the class's name, so keep that name. Subclasses
-        are classes of their own.
+        The journal knows them by the class's name, so keep that name. Register
+        subclasses as well.
 
-        :param encode: gives what stands for an object, a value that steps may
-            return; dataclasses and Enums need none
-        :param decode: makes the object from that again
-        :raises TypeError: if it is no class, or one that needs functions
+        :param encode: turns an object into a value that steps may return; dataclasses
+            and Enums need none
+        :param decode: makes the object from that value
+        :raises TypeError: if it is not a class, or a class that needs functions
         :raises ValueError: if another class of this name is registered, or if it is one
             of JSON's own, which are stored as they are
         """
         self._hooks.codec.register(cls, encode, decode)
 
     def start_dispatcher(self, app: Flask) -> None:
-        """Begin to replay due executions in threads of this process now.
+        """Start the threads that replay due executions in this process.
 
         Without this they start with the app's first request.
         """

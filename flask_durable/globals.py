@@ -62,7 +62,7 @@ class CurrentExecution(t.Protocol):
 
 
 def durable_replay() -> Replay | None:
-    """Give the verified replay that the current request is, if it is one.
+    """Give the verified replay if the current request is one, else ``None``.
 
     Hooks use it to skip what only a client's own request needs, such as CSRF
     tokens and rate limits, and to log in the user who began the execution.

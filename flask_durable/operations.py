@@ -83,18 +83,18 @@ class Operations:
     ) -> str:
         """Begin an execution without a client, and give its id.
 
-        A dispatcher runs it. It is committed when this returns. Within a request it
-        has that one's identity, see :meth:`FlaskDurable.identity`; else it has none.
+        It is committed when this returns; a dispatcher runs it. Within a request it
+        has that request's identity, see :meth:`FlaskDurable.identity`; else none.
 
         :param endpoint: a durable endpoint, as for ``url_for``
         :param values: the variables of its rule, as for ``url_for``
         :param query: the query's parameters
-        :param json: what is sent as JSON
+        :param json: the JSON body
         :param headers: further headers
-        :param idempotency_key: what a second start of the endpoint has as well: it
+        :param idempotency_key: a second start of the endpoint with the same key
             begins nothing, and gives the id of the first
-        :raises ValueError: if the endpoint is none, or not durable, if the body is over
-            its limit, or if the key was used for another request
+        :raises ValueError: if there is no such endpoint, it is not durable, the body is
+            over its limit, or the key was used for another request
         """
         app = this_app()
         check_secret_key(app)
@@ -114,9 +114,9 @@ class Operations:
         return _start(state, request, options, key)
 
     def cancel(self, execution_id: str) -> None:
-        """Have an execution end: a running one at its next step, others at once.
+        """Cancel an execution: a running one at its next step, others at once.
 
-        The outcome that is in flight is recorded. Its children are cancelled, too.
+        The outcome in flight is recorded. Its children are cancelled, too.
 
         :raises ExecutionNotFound: if there is none with this id
         :raises ControlError: if it has ended
@@ -129,10 +129,10 @@ class Operations:
         state.wake(0.0)
 
     def resume(self, execution_id: str, *, force: bool = False) -> None:
-        """Let a failed execution go on where it failed: that step is tried anew.
+        """Let a failed execution go on where it failed: that step is tried again.
 
-        So are those that failed beside it in a parallel call; what the others of that
-        call recorded stays. A failed child of such a step goes on where it failed.
+        So are the steps that failed beside it in a parallel call; what the other
+        branches recorded stays. A failed child of such a step goes on where it failed.
 
         :param force: also if the view caught the failure and has recorded steps after
             it; those are forgotten, and done again
@@ -148,8 +148,8 @@ class Operations:
 
         :param from_step: keep the outcomes of the steps that were called before this
         :raises ExecutionNotFound: if there is none with this id
-        :raises ControlError: if it has no such step, or if it follows the failure of
-            another: that one can be run again
+        :raises ControlError: if it has no such step, or if it handles the failure of
+            another execution, which can be run again instead
         """
         state = _state()
         execution_id = state.control.rerun(execution_id, from_step)
@@ -176,13 +176,13 @@ class Operations:
     ) -> bool:
         """Send an event to every execution of the current app that waits for it.
 
-        Those that wait for it later get it, too, if they had begun by now.
+        Executions that have begun by now get it even if they wait for it later.
 
         :param event: its name
-        :param key: what tells it from others of the name
-        :param data: what waits give back, of any type that steps may return
-        :param dedup: a mark of this very event: a second one of the same name and
-            key with the same mark is left out
+        :param key: distinguishes it from other events with the name
+        :param data: what waits return, of any type that steps may return
+        :param dedup: an identifier of this one event: a second event with the same
+            name, key and identifier is dropped
         :return: whether it is new
         :raises TypeError: if the data is of a type that steps may not return
         :raises ValueError: if the data is over ``DURABLE_MAX_OUTPUT_BYTES``
@@ -192,14 +192,14 @@ class Operations:
         return send(_state(), event, key, data, dedup)
 
     def complete_callback(self, token: str, data: t.Any) -> None:
-        """Hand data to a callback, in a view of your own such as a form's.
+        """Complete a callback with data, in a view of your own such as a form's.
 
-        The same again changes nothing.
+        The same data again changes nothing.
 
         :param token: the callback's ``token``
-        :param data: what the wait gives, of any type that steps may return
-        :raises TypeError: if it is of another, or if the token is no string
-        :raises ExecutionNotFound: if the token is not ours
+        :param data: what the wait returns, of any type that steps may return
+        :raises TypeError: if the data is of another type, or the token is no string
+        :raises ExecutionNotFound: if the token is invalid
         :raises CallbackConflict: if it was completed before with other data
         :raises CallbackGone: if its time is over, or its execution has ended
         :raises ValueError: if the data is over ``DURABLE_MAX_OUTPUT_BYTES``

@@ -44,13 +44,13 @@ class Retry:
 
     :param max_attempts: tries in all, the first one included
     :param initial: delay before the second try, in seconds
-    :param factor: by how much each delay is longer than the one before
+    :param factor: how many times longer each delay is than the one before
     :param maximum: longest delay, in seconds
     :param jitter: share of the delay by which it varies at random, 0 to 1
     :param on: which exceptions are worth another try: a class, a tuple of
-        classes, or a function that gets the exception. What is no ``Exception``, such
-        as ``gevent.Timeout``, is a failed try only if a class here names it, else it
-        leaves the view; exits of the process always do
+        classes, or a function that gets the exception. What is not an ``Exception``,
+        such as ``gevent.Timeout``, is a failed try only if a class here covers it;
+        otherwise it leaves the view, and exits of the process always do
     """
 
     max_attempts: int = 5

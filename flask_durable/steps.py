@@ -101,11 +101,11 @@ class Steps:
     def options(
         self, *, retry: Retry | None = None, at_most_once: bool = False
     ) -> Steps:
-        """Give the same verbs with other options.
+        """Give the same methods with other options.
 
-        :param retry: when a failed try is tried again
+        :param retry: when a failed step is tried again
         :param at_most_once: never call a function again that may have run: it is
-            not tried again, and if its process dies meanwhile,
+            not retried, and if its process dies meanwhile,
             :class:`StepInterruptedError` is raised
         """
         check_retry(retry)
@@ -127,9 +127,9 @@ class Steps:
     ) -> T:
         """Run a function in the transaction that records the step: exactly once.
 
-        What it writes to the journal's database by the connection that it gets is
-        committed with the step's record, or not at all. It must be short: SQLite
-        lets nobody else write meanwhile.
+        What it writes to the journal's database through its connection is committed
+        with the step's record, or not at all. It must be short: SQLite lets nobody
+        else write meanwhile.
 
         :param id: as for :meth:`run`
         :param fn: gets the connection first; it must not end the transaction
@@ -158,12 +158,12 @@ class Steps:
         max_workers: int = 16,
         return_exceptions: bool = False,
     ) -> tuple[t.Any, ...]:
-        """Run functions without arguments at once, and give their results in order.
+        """Run functions without arguments in parallel; give their results in order.
 
         Each has its own Flask context and may call any steps. Every branch is
         finished and recorded before an error or a suspension leaves the call.
 
-        :param max_workers: most branches under way at a time
+        :param max_workers: how many branches run at a time, at most
         :param return_exceptions: give exceptions in their places instead of
             raising the first
         """
@@ -182,9 +182,9 @@ class Steps:
         max_workers: int = 16,
         return_exceptions: bool = False,
     ) -> list[t.Any]:
-        """Run a function for each item at once, each as a step ``id[0]``, ``id[1]`` …
+        """Run a function for all items in parallel, as steps ``id[0]``, ``id[1]`` …
 
-        :param max_workers: most steps under way at a time
+        :param max_workers: how many steps run at a time, at most
         :param return_exceptions: give exceptions in their places instead of
             raising the first
         """
@@ -231,13 +231,14 @@ class Steps:
     ) -> t.Any:
         """Go on when an event is sent, and give its data; no thread is held.
 
-        One that was sent since the execution began is not missed. A second wait for
-        the same event and key gets the next one.
+        An event that was sent since the execution began is not missed. A second wait
+        for the same event and key gets the next one.
 
-        :param event: the name by which ``durable.send_event`` sends it
-        :param key: what tells it from others of the name, such as an order's number
+        :param event: the name under which ``durable.send_event`` sends it
+        :param key: distinguishes it from other events with the name, such as an
+            order's number
         :param timeout: how long to wait, in seconds or as a ``timedelta``, from the
-            first time that the view comes here
+            moment when the view first came here
         :raises WaitTimeoutError: if it did not come in time
         """
         check_id(id)
@@ -266,18 +267,18 @@ class Steps:
         :param endpoint: a durable endpoint, as for ``url_for``
         :param values: the variables of its rule, as for ``url_for``
         :param query: the query's parameters
-        :param json: what is sent as JSON
+        :param json: the JSON body
         :param headers: further headers
         :raises StepError: if the child failed, or answered with an error's status
-        :raises ValueError: if the endpoint is none, or not durable, or if the body is
-            over its limit
+        :raises ValueError: if there is no such endpoint, it is not durable, or the
+            body is over its limit
         """
         check_id(id)
         check_mappings(values=values, query=query, headers=headers)
         return run_invoke(get_scope(), id, endpoint, values, query, json, headers)
 
     def callback(self, id: str, /) -> Callback:
-        """Make a link that somebody answers once, and wait for the answer later."""
+        """Make a link for one answer from somebody else; wait for it later."""
         check_id(id)
         scope = get_scope()
         return Callback(scope, scope.name(id))
@@ -291,14 +292,14 @@ class Steps:
         every: float | dt.timedelta = 5.0,
         timeout: Timeout = None,
     ) -> t.Any:
-        """Call a function until what it returns is true, and give that back.
+        """Call a function until its result is true, and give that result back.
 
         No thread is held between the calls.
 
         :param every: the time between two calls, in seconds or as a ``timedelta``
         :param timeout: how long to go on, from the first call
-        :raises WaitTimeoutError: if the last call in that time gave nothing
-        :raises StepError: if calls failed so often in a row that none is left
+        :raises WaitTimeoutError: if no result was true in that time
+        :raises StepError: if so many calls in a row failed that no try is left
         """
         check_id(id)
         check_function(id, check, "poll")
@@ -310,10 +311,10 @@ class Steps:
         return run_poll(scope, id, call, retry, pause, seconds)
 
     def progress(self, message: str, /, **data: t.Any) -> None:
-        """Tell those who watch the execution how it is getting on.
+        """Report progress to those who watch the execution.
 
-        It may be called in the view, in branches and in the functions of steps. It
-        is no step, and never fails: what can't be stored is logged.
+        It may be called in the view, in branches and in step functions. It is not a
+        step, and never fails: a message that can't be stored is logged.
 
         :param message: a line for people
         :param data: values for programs, as JSON has them
