@@ -101,7 +101,7 @@ def _advice(step: StepRecord, now: float) -> str:
     if step.kind == "poll":
         return f'step "{step.id}" polls again later, it waits{until}: {turn}.'
 
-    otherwise = f" For its time-out: {turn}." if turn else ""
+    otherwise = f" For its timeout: {turn}." if turn else ""
 
     if step.kind == "event":
         _, _, event, key = json.loads(step.topic or "[0, 0, 0, 0]")

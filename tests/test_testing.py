@@ -324,7 +324,7 @@ def test_a_wait_is_named(
     ends = kind in ("sleep", "poll") or timeout is not None
     assert (caught.value.until is not None) == ends
     text = str(caught.value)
-    assert ("For its time-out: client.advance(60)" in text) == (
+    assert ("For its timeout: client.advance(60)" in text) == (
         timeout is not None and kind in ("event", "callback")
     )
 
