@@ -39,10 +39,37 @@ def test_ids_sort_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made == sorted(made)
 
 
-def test_ids_of_one_moment_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rest is chance."""
-    monkeypatch.setattr(time, "time_ns", lambda: 0)
-    assert len({new_id() for _ in range(1000)}) == 1000
+def test_ids_of_one_moment_sort_as_they_were_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many a process makes in it, each is greater than the one before."""
+    monkeypatch.setattr(time, "time_ns", lambda: 10**18)
+    made = [new_id() for _ in range(1000)]
+    assert made == sorted(set(made))
+    assert {uuid.UUID(id).int >> 80 for id in made} == {10**12}
+
+
+def test_a_clock_that_is_set_back_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists by time find an id by its first bits."""
+    moments = iter([2 * 10**18, 10**18])
+    monkeypatch.setattr(time, "time_ns", lambda: next(moments))
+    assert [uuid.UUID(new_id()).int >> 80 for _ in range(2)] == [2 * 10**12, 10**12]
+
+
+def test_ids_of_a_forked_child_differ(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    """Although it goes on from the same one, in the same millisecond."""
+    monkeypatch.setattr(time, "time_ns", lambda: 10**18)
+    file = tmp_path / "ids"
+
+    def make() -> str:
+        return "\n".join(new_id() for _ in range(100))
+
+    new_id()
+    assert in_child(lambda: t.cast(None, file.write_text(make()))) == 0
+    made = f"{file.read_text()}\n{make()}".split()
+    assert (len(made), len(set(made))) == (200, 200)
 
 
 def test_nonces_differ() -> None:

@@ -220,7 +220,7 @@ def test_a_stop_without_work_takes_no_time(site: Shop, order: str) -> None:
     """Threads that wait for work hold no worker up."""
     began = time.monotonic()
     assert site.gunicorn.stop() == 0
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 4.5
 
 
 @with_sqlite
@@ -309,7 +309,7 @@ def test_a_replay_that_takes_too_long_is_handed_back(tmp_path: pathlib.Path) -> 
         slow = site.wait_for_call("a", "slow")
         began = time.monotonic()
         assert site.gunicorn.stop() == 0
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 7
         row = site.journal.row(slow.execution)
         assert (row.status, row.crashes) == ("suspended", 0)
         assert row.ready_at <= row.now
