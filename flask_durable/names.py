@@ -15,11 +15,11 @@ _NUMBERS = re.compile(r"(?:\[\d+\]|#\d+)+$")
 
 
 class Use:
-    """A call that used an id.
+    """The last call that used a step id.
 
-    :param task: the task that made it, if one did
-    :param beside: the tasks that were there by then
-    :param is_done: whether a call that comes now comes later in each attempt
+    :param task: the asyncio task that made the call, if one did
+    :param beside: the tasks that existed at the time of the call
+    :param is_done: whether a call made now comes after this one in every attempt
     """
 
     def __init__(
@@ -34,41 +34,41 @@ class Use:
 
     @property
     def is_done(self) -> bool:
-        """Tell whether a call that comes now comes later in each attempt."""
+        """Tell whether a call made now comes after this one in every attempt."""
         return self._is_done if self.task is None else self.task.done()
 
 
 HOME = Use(None)
-"""The thread of the view, or of the branch."""
+"""A call in the view's own thread, or in the branch's."""
 
 ELSEWHERE = Use(None, is_done=False)
-"""A thread that the view started."""
+"""A call in a thread that the view started itself."""
 
 
 class Names:
-    """The names that one line of calls used: the view's, or a branch's.
+    """The step names that one sequence of calls used: the view's, or a branch's.
 
-    They are unique in the order of its calls, which is the same in each attempt;
-    the order across branches is not.
+    A repeated id gets a number by the order of the calls. Within one sequence that
+    order is the same in each attempt; across branches it is not.
     """
 
     def __init__(self, parent: Names | None = None) -> None:
         self._parent = parent
         self._counts: dict[str, int] = {}
         self._claims: dict[str, Names] = {}
-        """Which branch used which id, in the parallel call under way."""
+        """Which branch used which id, in the parallel call that is running."""
         self._uses: dict[str, Use] = {}
-        """By whom each id was used last."""
+        """The last use of each id."""
         self.home = threading.get_ident()
         """The thread of the view, or of the branch."""
 
     @property
     def used(self) -> tuple[str, ...]:
-        """The names by now."""
+        """The names used so far."""
         return tuple(self._counts)
 
     def join(self, branches: cabc.Iterable[Names]) -> None:
-        """Take over the ids that branches used."""
+        """Count the ids that ended branches used as this sequence's own."""
         self._claims.clear()
 
         for branch in branches:
@@ -76,10 +76,10 @@ class Names:
                 self._counts[name] = self._counts.get(name, 0) + count
 
     def make(self, step_id: str) -> str:
-        """Give the name of the step that is called now.
+        """Return the unique name of the step that is being called.
 
-        :raises DuplicateStepError: if a branch beside this one used it, or another
-            task or thread of this one
+        :raises DuplicateStepError: if a parallel branch used the id, or another
+            task or thread of this branch
         """
         if not self._is_in_order(step_id):
             raise DuplicateStepError(
@@ -109,7 +109,7 @@ class Names:
         return name
 
     def _is_in_order(self, step_id: str) -> bool:
-        """Tell whether a call follows the earlier ones of its id in each attempt."""
+        """Tell whether in every attempt this call comes after those before it."""
         task = _current_task()
         before = self._uses.get(step_id)
 
@@ -119,14 +119,14 @@ class Names:
             if before is None or before.task is task:
                 return True
 
-            # Of those that are there at once, any may be the first.
+            # Of tasks that exist at the same time, any may come first.
             return before.is_done and task not in before.beside
 
         if threading.get_ident() == self.home:
             self._uses[step_id] = HOME
             return before is None or before.is_done
 
-        # Nobody knows when a thread that the view started comes here.
+        # A thread that the view started may get here earlier or later next time.
         self._uses[step_id] = ELSEWHERE
         return before is None
 
@@ -157,15 +157,15 @@ class Names:
 def _current_task() -> asyncio.Task[t.Any] | None:
     loop = asyncio._get_running_loop()
 
-    # As current_task, which raises where no loop runs.
+    # Unlike here, asyncio.current_task() raises if no loop runs.
     if loop is None:
         return None
 
-    # Under gevent it may be that of another greenlet.
+    # Under gevent the loop may be another greenlet's.
     mine = threading.get_ident()
     return asyncio.current_task() if getattr(loop, "_thread_id", mine) == mine else None
 
 
 def plain_name(step_id: str) -> str:
-    """Name a step without the numbers that the same one has in a list or a loop."""
+    """Return a step's name without the numbers that a map or a loop added to it."""
     return _NUMBERS.sub("", step_id) or step_id

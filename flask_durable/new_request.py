@@ -1,4 +1,4 @@
-"""Make the request of an execution that no client sent."""
+"""Make the request of an execution that the app starts itself."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from .records import RequestRecord
 from .state import get_state
 
 METHODS = ("POST", "PUT", "PATCH", "DELETE", "GET")
-"""Which method is chosen of those that the endpoint's rule takes."""
+"""The first of these that the endpoint's rules allow is used."""
 
 Mapping = cabc.Mapping[str, t.Any]
 
 
 class NewRequest(t.NamedTuple):
-    """A request that may be stored, and where it leads."""
+    """A request that is ready to be stored, and the endpoint that it is for."""
 
     endpoint: str
     options: Options | None
-    """Those of its view, if that is durable."""
+    """The options of the endpoint's view, if that is durable."""
     record: RequestRecord
 
 
@@ -43,16 +43,16 @@ def make_request(
     json: t.Any,
     headers: cabc.Mapping[str, str] | None,
 ) -> NewRequest:
-    """Make a request of an endpoint, as if a client had sent it.
+    """Make a request for an endpoint, as if a client had sent it.
 
     It goes to the host of the current request, or to that of the endpoint's rule.
-    Outside of a request the app's ``SERVER_NAME`` and ``PREFERRED_URL_SCHEME`` tell
-    where to, as for ``url_for``, else the first of its ``TRUSTED_HOSTS``.
+    Outside of a request the address comes from the app's ``SERVER_NAME`` and
+    ``PREFERRED_URL_SCHEME``, as for ``url_for``, or from its first ``TRUSTED_HOSTS``.
 
     :param endpoint: as for ``url_for``: ``.name`` is in the current blueprint
     :param values: the rule's variables, as for ``url_for``
     :raises ValueError: if the app has no such endpoint, or the body is too big for it
-    :raises TypeError: if it is no name
+    :raises TypeError: if the endpoint is not given by its name
     """
     name = _full_name(endpoint)
     method = _method(app, name)
@@ -75,7 +75,7 @@ def make_request(
     )
     environ = builder.get_environ()
 
-    # The path as a server received it: there was none.
+    # The path as a server received it: no server received this request.
     for key in ("RAW_URI", "REQUEST_URI"):
         environ.pop(key, None)
 
@@ -86,7 +86,10 @@ def make_request(
 
 
 def _split(url: str) -> tuple[str, str]:
-    """Give where the app is, on the URL's host if it names one, and the path there."""
+    """Split a URL into the app's root URL and the path below it.
+
+    A URL without a host is on that of the current request.
+    """
     parts = urllib.parse.urlsplit(url)
     base = urllib.parse.urlsplit(request.root_url)
 
@@ -98,7 +101,7 @@ def _split(url: str) -> tuple[str, str]:
 
 
 def _check_size(app: Flask, name: str, options: Options | None, size: int) -> int:
-    """Give the limit of an endpoint's request, if this one is within."""
+    """Refuse a body that is over the endpoint's limit, and return the limit."""
     config = get_state(app).config
     limit = (options and options.max_request_bytes) or config.max_request_bytes
 
@@ -112,13 +115,13 @@ def _check_size(app: Flask, name: str, options: Options | None, size: int) -> in
 
 
 def trusted_host(app: Flask) -> str | None:
-    """Give a host that the app takes requests for, if it doesn't take all."""
+    """Return a host name that the app accepts, if it doesn't accept all."""
     hosts = app.config["TRUSTED_HOSTS"]
 
     if not hosts:
         return None
 
-    # Flask takes any collection of them.
+    # Flask allows any collection here.
     first: str = hosts if isinstance(hosts, str) else next(iter(hosts))
     return app.config["SERVER_NAME"] or first.removeprefix(".")
 

@@ -1,4 +1,4 @@
-"""What the receivers of signals are told, after the commits that it is about."""
+"""Sends the signals, each after the commit that it tells of."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 Reason = t.Literal["step", "error", "crash", "stop"]
 """Why an attempt was not the last: a step waits or is tried again later, the view
-raised outside of its steps, the process died, or it ended in order."""
+raised outside of its steps, the process died, or it stopped in an orderly way."""
 
 Values = dict[str, t.Any]
 
@@ -41,9 +41,9 @@ ENDS = {
 
 
 class Notices:
-    """Sends the signals of one app; it costs nothing where nobody listens.
+    """Sends the signals of one app; without receivers that costs nothing.
 
-    Without an app it is silent. What a receiver raises is logged, and goes no further.
+    Without an app nothing is sent. A receiver's error is logged and goes no further.
     """
 
     def __init__(self, app: weakref.ref[Flask] | None = None) -> None:
@@ -52,7 +52,7 @@ class Notices:
     def started(self, execution: Execution, due_at: float | None) -> None:
         """Tell that an attempt has begun.
 
-        :param due_at: since when it could have, if it was not a client's own request
+        :param due_at: since when it was due; ``None`` if a client's request began it
         """
         if execution_started.receivers:
 
@@ -65,10 +65,10 @@ class Notices:
     def suspended(
         self, reason: Reason, execution: cabc.Callable[[], Execution], **changed: t.Any
     ) -> None:
-        """Tell that an attempt has ended, and another one is to follow.
+        """Tell that an attempt has ended, and another one will follow.
 
-        :param execution: gives the execution as it was
-        :param changed: what is different since
+        :param execution: returns the execution as it was before
+        :param changed: the fields that have changed, with their new values
         """
         if execution_suspended.receivers:
 
@@ -88,7 +88,7 @@ class Notices:
         """Tell that an execution has ended.
 
         :param execution: as it was before
-        :param now: gives the time, else it is when that was read
+        :param now: returns the time of the end, else it is when the execution was read
         """
         if (signal := ENDS[status]).receivers:
 
@@ -103,7 +103,7 @@ class Notices:
             self._send(signal, values)
 
     def step_ended(self, execution: Execution, step: StepRecord) -> None:
-        """Tell that a step has its outcome."""
+        """Tell that a step's outcome is stored."""
         signal = step_completed if step.status == "completed" else step_failed
 
         if signal.receivers:
@@ -142,7 +142,7 @@ class Notices:
 
 
 def queue_delay(execution: Execution, due_at: float | None) -> float | None:
-    """Give how long an attempt that begins now has waited, in seconds."""
+    """Return for how many seconds an attempt that begins now has been due."""
     return None if due_at is None else max(0.0, execution.now - due_at)
 
 

@@ -1,4 +1,4 @@
-"""The operating verbs of the extension, for the current app."""
+"""The extension's methods for working with executions of the current app."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from .waits import check_event
 
 
 class Operations:
-    """What an app, a script or an operator does to executions.
+    """What an app, a script or an operator can do with executions.
 
-    All of it is about the current app, as ``flask.current_app`` is.
+    The executions are those of ``flask.current_app``.
     """
 
     def get(self, execution_id: str) -> ExecutionInfo:
@@ -212,9 +212,9 @@ def _state() -> State:
 
 
 def _identity(state: State) -> bytes | None:
-    """Give whose execution is begun: whoever sent the current request, if there is one.
+    """Return the identity for a new execution: the current request's, if there is one.
 
-    A replay has the user of its execution: their login may be over.
+    A replay passes on that of its execution, because the login may have expired.
     """
     if not has_request_context():
         return None

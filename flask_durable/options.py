@@ -1,4 +1,4 @@
-"""What ``@durable.endpoint`` was given, kept on the view."""
+"""The options of ``@durable.endpoint``, kept on the view."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .retry import check_retry
 from .retry import Retry
 
 MARK = "__durable_options__"
-"""Attribute of a durable view; ``functools.wraps`` hands it on."""
+"""The attribute of a view that holds its options; ``functools.wraps`` copies it."""
 
 Idempotency = t.Literal["optional", "required", "off"] | cabc.Callable[[], str | None]
-"""What tells that requests are one: their ``Idempotency-Key``, or a function."""
+"""What tells that a request is a repetition: its ``Idempotency-Key``, or a function."""
 
 OnFailure = cabc.Callable[[ExecutionInfo], t.Any]
 """Runs after an execution failed or was cancelled."""
@@ -26,7 +26,7 @@ OnFailure = cabc.Callable[[ExecutionInfo], t.Any]
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What ``@durable.endpoint`` was given."""
+    """The options of ``@durable.endpoint``."""
 
     retry: Retry | None = None
     pending: t.Literal["accepted", "redirect"] | None = None
@@ -79,7 +79,7 @@ def _seconds(deadline: float | dt.timedelta) -> float:
 
 
 def options_of(app: Flask, endpoint: str, method: str) -> Options | None:
-    """Give the options of an endpoint's view, if it is durable."""
+    """Return the options of an endpoint's view, if it is durable."""
     view = app.view_functions.get(endpoint)
     options = getattr(view, MARK, None)
     view_class = getattr(view, "view_class", None)

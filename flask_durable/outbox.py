@@ -1,8 +1,8 @@
-"""Outcomes that one thread commits for those that bring them.
+"""Outcomes of steps that one thread commits for those that ran the functions.
 
-The functions of a wide ``step.map`` are short: if each waited for its own commit, the
-threads would hand the interpreter to each other at each wait. So the thread of the view
-commits what they bring, and they go on with the next function meanwhile.
+The functions of a wide ``step.map`` are short. If each thread waited for its own
+commit, the threads would hand the GIL to each other at each wait. So the view's thread
+commits their outcomes, and meanwhile they go on with the next function.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from .records import Marked
 from .records import StepRecord
 
 MOST = 64
-"""Outcomes that wait for their commit at most, those of the one under way included, and
-so how many calls more a crash repeats than are under way."""
+"""Most outcomes that wait for their commit, those being committed included. A crash
+repeats at most this many calls in addition to those that were running."""
 
 MOST_BYTES = 65_536
-"""Bytes of these in all, at most: the limit of a journal counts what is committed."""
+"""Most bytes of these in all: the limit of a journal counts only what is committed."""
 
 LOOK = 1.0
-"""Seconds after which it is looked for threads that ended without a word."""
+"""Seconds between two checks for threads that ended without saying so."""
 
 
 class Outbox:
-    """Takes outcomes from the threads that its own one starts.
+    """Takes outcomes from several threads; the thread that made it commits them.
 
-    :param attempt: whose outcomes these are
+    :param attempt: the attempt that the outcomes belong to
     """
 
     def __init__(self, attempt: Attempt) -> None:
@@ -39,13 +39,13 @@ class Outbox:
         self._lock = threading.Lock()
         self._waiting: list[Marked] = []
         self._count = self._bytes = self._gone = 0
-        # Of the module that gevent patches: who waits must not hold the hub.
+        # gevent patches this kind of lock, so waiting for it does not block the hub.
         self._bell = threading.Lock()
         self._bell.acquire()
         self._error: BaseException | None = None
 
     def put(self, step: StepRecord) -> None:
-        """Have an outcome committed soon, or commit it if too much waits already.
+        """Hand over an outcome, or commit it here if too much waits already.
 
         :raises LeaseLostError: if the attempt may not go on
         """
@@ -71,7 +71,7 @@ class Outbox:
         return True
 
     def leave(self) -> None:
-        """Tell that a thread brings nothing more."""
+        """Tell that a thread has no more outcomes."""
         with self._lock:
             self._gone += 1
 
@@ -81,13 +81,13 @@ class Outbox:
         try:
             self._bell.release()
         except RuntimeError:
-            # It rings already.
+            # It has been rung already.
             pass
 
     def serve(self, threads: cabc.Sequence[threading.Thread]) -> None:
-        """Commit what comes until all of these threads have left.
+        """Commit outcomes until all of these threads have left.
 
-        What is raised meanwhile, also by a signal's handler, is kept for :meth:`check`.
+        An exception, also one from a signal handler, is kept for :meth:`check`.
         """
         goes_on = True
 
@@ -98,7 +98,7 @@ class Outbox:
                 self._error = self._error or error
 
     def _serve(self, threads: cabc.Sequence[threading.Thread]) -> bool:
-        """Commit what is there, or wait; tell whether more may come."""
+        """Commit what waits, or wait for more; tell whether more may come."""
         with self._lock:
             given, self._waiting = self._waiting, []
             over = self._gone >= len(threads)
@@ -126,7 +126,7 @@ class Outbox:
         except BaseException as error:
             self._error = self._error or error
 
-            # One of them may be at fault; which were committed is known by their marks.
+            # One of them may be at fault. Nonces tell which are committed already.
             if len(given) > 1 and not isinstance(error, LeaseLostError):
                 for each in given:
                     self._commit_all([each])

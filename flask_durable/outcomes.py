@@ -1,4 +1,4 @@
-"""What came of a step, as each later attempt gets it from the journal."""
+"""The outcome of a step, as later attempts get it from the journal."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _OWN_ERRORS = {TIMEOUT_ERROR: WaitTimeoutError, INTERRUPTED_ERROR: StepInterrupt
 
 
 def replay_outcome(scope: Scope, step: StepRecord) -> t.Any:
-    """Give what a step returned, or raise what it raised.
+    """Return what a step returned, or raise what it raised.
 
-    :raises StoredValueError: if what it returned can't be made again
+    :raises StoredValueError: if the stored value can't be rebuilt
     """
     if step.status == "completed":
         return stored_value(scope.attempt, step.id, step.output or b"null")
@@ -47,9 +47,9 @@ def replay_outcome(scope: Scope, step: StepRecord) -> t.Any:
 
 
 def stored_value(attempt: Attempt, step_id: str, output: bytes) -> t.Any:
-    """Make what a step returned.
+    """Rebuild the value that a step returned.
 
-    :raises StoredValueError: if that can't be
+    :raises StoredValueError: if that fails
     """
     try:
         return attempt.state.codec.decode(output)
@@ -60,9 +60,9 @@ def stored_value(attempt: Attempt, step_id: str, output: bytes) -> t.Any:
 def stored_http_error(
     attempt: Attempt, step_id: str, failure: Failure
 ) -> HTTPException:
-    """Make the HTTP error that a step raised.
+    """Rebuild the HTTP error that a step raised.
 
-    :raises StoredValueError: if one of its attributes can't be made
+    :raises StoredValueError: if one of its attributes can't be rebuilt
     """
     try:
         return http_error(failure, attempt.state.codec)
@@ -71,5 +71,5 @@ def stored_http_error(
 
 
 def stored_error(attempt: Attempt, step_id: str, why: Undecodable) -> StoredValueError:
-    """Say of which step a value is that can't be made again."""
+    """Make an error that names the step whose stored value can't be rebuilt."""
     return StoredValueError(f'Step "{step_id}" of execution {attempt.id} has {why}')

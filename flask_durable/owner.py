@@ -1,7 +1,7 @@
 """Who runs an attempt, and whether that process still lives.
 
-An owner names the machine's boot, the PID namespace, the process id and the
-process's start time, so that a reused id is told from the process that had it.
+An owner's name consists of the machine's boot id, the PID namespace, the process id
+and the process's start time, so that a process that reuses the id is another owner.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PROC = pathlib.Path("/proc")
 
 
 def current_owner() -> str:
-    """Name this process."""
+    """Return this process's name as an owner."""
     return _name(os.getpid())
 
 
@@ -75,7 +75,7 @@ def _exists(pid: int) -> bool:
 
 
 def _stat(pid: int) -> tuple[str, str]:
-    """Give a process's state and start time in clock ticks, see proc(5)."""
+    """Return a process's state and start time in clock ticks, see proc(5)."""
     try:
         text = (PROC / str(pid) / "stat").read_text()
     except OSError:

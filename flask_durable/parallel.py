@@ -26,13 +26,13 @@ from .scope import current_scope
 from .scope import Scope
 
 MAX_THREADS = 128
-"""Threads of all parallel calls of a process; what is over runs in its caller."""
+"""Most threads of all parallel calls of a process; the callers run what is left."""
 
 _free_threads = threading.Semaphore(MAX_THREADS)
 
 
 def _after_fork() -> None:
-    """Have all threads again, in a child: those of its parent are not its own."""
+    """Count from zero in a forked child: its parent's threads don't exist there."""
     global _free_threads
     _free_threads = threading.Semaphore(MAX_THREADS)
 
@@ -41,7 +41,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 READERS = ("get_data", "_load_form_data")
-"""Methods of werkzeug's request, which all others that read a body go through."""
+"""The methods of werkzeug's request through which all others read the body."""
 
 Branch = cabc.Callable[[], t.Any]
 Reader = cabc.Callable[..., t.Any]
@@ -63,12 +63,13 @@ def run_branches(
 ) -> list[Ran]:
     """Run branches at once and wait until every one has ended.
 
-    The calling thread takes part, so that a nested call never waits for
+    The calling thread runs branches, too, so that a nested call never waits for
     threads that others hold.
 
-    :param outbox: has it commit what others bring instead, where there are others
+    :param outbox: where other threads run the branches, the calling thread serves this
+        instead: it commits their outcomes
     :raises LeaseLostError: if the attempt may not go on
-    :raises Suspended: if a branch is suspended, at the earliest wake time
+    :raises Suspended: if a branch is suspended, with the earliest wake time
     """
     results: list[Ran | None] = [None] * len(branches)
     commit = None if outbox is None else outbox.put
@@ -106,13 +107,13 @@ def run_branches(
 
 @contextlib.contextmanager
 def _read_one_by_one() -> cabc.Iterator[None]:
-    """Have one branch at a time read the body of the request that all share.
+    """Let only one branch at a time read the body of the request that all share.
 
-    Of two that read at once, each would get a part of it or nothing.
+    If two read at once, each would get a part of it, or nothing.
     """
     shared = t.cast(t.Any, request)._get_current_object()
 
-    # In a branch of another parallel call that was seen to already.
+    # In a branch of another parallel call the methods are locked already.
     if READERS[0] in shared.__dict__:
         yield
         return
@@ -159,7 +160,7 @@ def _start_helpers(
         try:
             thread.start()
         except RuntimeError:
-            # No more threads to be had: the caller does the rest.
+            # The system allows no more threads: the caller does the rest.
             _free_threads.release()
             break
 
@@ -169,10 +170,10 @@ def _start_helpers(
 
 
 class Isolation:
-    """Runs each branch with an app context of its own, and so with a new ``g``.
+    """Runs each branch in an app context of its own, and so with a new ``g``.
 
-    The request's context is that of the view. Its teardown functions come at its end;
-    those of an app context, with which an ORM closes its session, with the branch.
+    The request context is the view's, and its teardown functions run when that ends.
+    Those of the app context, in which an ORM closes its session, run with the branch.
     """
 
     def __init__(self) -> None:
@@ -196,7 +197,7 @@ def _run_alone(app: Flask, branch: Branch, scope: Scope) -> t.Any:
 
 
 def _own_context(app: Flask) -> AppContext:
-    # Later versions of Flask have one context for both.
+    # Later versions of Flask have one context for app and request.
     if hasattr(AppContext, "copy"):
         return t.cast(AppContext, t.cast(t.Any, app_ctx)._get_current_object().copy())
 
@@ -222,10 +223,9 @@ def _leave_if_not_done(
 
 
 def results_of(ended: cabc.Iterable[Ran], return_exceptions: bool) -> list[t.Any]:
-    """Give the branches' values in order.
+    """Return the branches' values in order.
 
-    :param return_exceptions: give exceptions in their places, else raise the
-        first
+    :param return_exceptions: put exceptions in their places, else raise the first
     """
     values = []
 

@@ -27,7 +27,7 @@ LONGEST_PAUSE = 0.5
 def read_preferences(header: str) -> dict[str, str]:
     """Read a ``Prefer`` header: names in lower case, and their values.
 
-    Of two of a name the first holds; parameters are left out.
+    If a name comes twice, the first one counts; parameters are left out.
     """
     found: dict[str, str] = {}
 
@@ -41,8 +41,8 @@ def read_preferences(header: str) -> dict[str, str]:
 class Patience:
     """What a client said about waiting.
 
-    :param limit: most seconds that it may wait
-    :param query: what the URL says, which comes before the header
+    :param limit: the most seconds that it may wait
+    :param query: the URL's ``wait``, which counts more than the header
     """
 
     def __init__(self, request: Request, limit: float, query: str | None = None):
@@ -56,9 +56,9 @@ class Patience:
         self._until = clock.boottime() + self.wait
 
     def hold(self, state: State, execution: Execution) -> Execution:
-        """Wait for the end of an execution, and give what is known of it then.
+        """Wait until the execution ends or time is up; return its state then.
 
-        If all places for watchers are taken, that is at once. No connection to the
+        If too many requests wait already, return at once. No connection to the
         database is held meanwhile.
         """
         if execution.ended or self._left() <= 0 or not watchers.enter(self._environ):
@@ -81,7 +81,7 @@ class Patience:
                 bell.wait(min(pause, left))
                 bell.clear()
 
-                # Until the database is back, what is known must do.
+                # While the database is away, the last known state must do.
                 with contextlib.suppress(JournalUnavailable):
                     execution = state.store.execution(execution.id)
 
@@ -92,7 +92,7 @@ class Patience:
 
 
 def pauses() -> cabc.Iterator[float]:
-    """Give the seconds between looks: short at first."""
+    """Yield the seconds between looks: short at first."""
     pause = FIRST_PAUSE
 
     while True:
@@ -101,7 +101,7 @@ def pauses() -> cabc.Iterator[float]:
 
 
 def apply(preference: str) -> None:
-    """Say in the answer that a preference was honoured."""
+    """Name a preference that was honoured in the answer's ``Preference-Applied``."""
 
     def add(response: Response) -> Response:
         before = response.headers.get("Preference-Applied")
@@ -113,7 +113,7 @@ def apply(preference: str) -> None:
 
 
 def _seconds(text: str | None) -> float:
-    """Read a number of seconds; what is none is no wish to wait."""
+    """Read a number of seconds; anything else means no wait."""
     try:
         seconds = float(text or 0)
     except ValueError:

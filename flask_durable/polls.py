@@ -21,7 +21,7 @@ def run_poll(
     every: float,
     timeout: float | None,
 ) -> t.Any:
-    """Give a poll's stored outcome, or look now and suspend until the next look."""
+    """Return a poll's stored outcome, or look now and suspend until the next look."""
     name, found = scope.enter(step_id, PollTries.kind)
 
     if found is not None and found.is_outcome:
@@ -31,7 +31,7 @@ def run_poll(
 
 
 class PollTries(StepTries):
-    """Runs a check; its tries count failures since it last ran well."""
+    """Runs a check; its tries are the failures since it last succeeded."""
 
     kind = "poll"
 

@@ -1,4 +1,4 @@
-"""The one seam for tests: whoever is put there hears of each step, and may step in."""
+"""The only seam for tests: a probe is told of each step, and may interfere."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from .records import StepRecord
 
 
 class Probe(t.Protocol):
-    """Stands in ``State.probe`` while tests drive the app; else there is none.
+    """Is ``State.probe`` while a test drives the app; otherwise that is ``None``.
 
-    It is called in the thread and the context of the step. What it raises is raised
+    It is called in the thread and the context of the step, and what it raises is raised
     there.
     """
 
@@ -20,7 +20,7 @@ class Probe(t.Protocol):
     def before(self, step: StepRecord) -> None:
         """Hear that a step's function is about to be called.
 
-        An exception counts as one of the function.
+        An exception counts as raised by the function.
         """
 
     def after(self, step: StepRecord) -> None:
@@ -30,4 +30,4 @@ class Probe(t.Protocol):
         """Hear that a step's outcome was committed."""
 
     def pause(self, seconds: float) -> None:
-        """Wait until the next try, where the attempt does so in place."""
+        """Wait for the next try, if the attempt does so without suspending."""

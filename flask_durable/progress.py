@@ -1,4 +1,4 @@
-"""SQL for those who watch: lines of progress, and what changed in the journal."""
+"""SQL for watchers: progress messages, and which steps have changed."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from .tables import events
 from .tables import steps as s
 
 MAX_LINES = 1_000
-"""Lines that are read at a time."""
+"""Most messages that are read at a time."""
 
 
 def progress_topic(execution_id: str) -> str:
-    """Name what an execution's lines of progress are stored under."""
+    """Return the topic under which an execution's progress messages are stored."""
     return json.dumps([execution_id, "progress"])
 
 
 class Progress:
-    """What an execution lets its watchers know beside its journal."""
+    """Stores and reads progress messages, and reads the steps that have changed."""
 
     def __init__(self, store: Store) -> None:
         prepare = store.database.prepare
@@ -42,24 +42,24 @@ class Progress:
         self._changed = prepare(_changed)
 
     def say(self, execution_id: str, data: bytes) -> None:
-        """Store a line; nobody is woken by it."""
+        """Store a message; no execution is woken by it."""
         topic = progress_topic(execution_id)
         self._store.ask(self._insert, topic=topic, dedup=f"~{new_nonce()}", data=data)
 
     def lines(self, execution_id: str, after: int) -> list[Event]:
-        """Read the lines that follow one, oldest first."""
+        """Read the messages after the one with a number, oldest first."""
         topic = progress_topic(execution_id)
         rows = self._store.ask(self._lines, topic=topic, after=after)
         return [Event(*row) for row in rows]
 
     def newest(self, execution_id: str, count: int) -> list[Event]:
-        """Read the last lines, oldest first."""
+        """Read the last messages, oldest first."""
         topic = progress_topic(execution_id)
         rows = self._store.ask(self._newest, topic=topic, count=count)
         return [Event(*row) for row in reversed(rows)]
 
     def changed_steps(self, execution_id: str, since: float) -> list[StepRecord]:
-        """Read the steps that have no outcome yet, or have had one since a time."""
+        """Read the steps without an outcome, and those that ended since a time."""
         rows = self._store.ask(self._changed, execution_id=execution_id, since=since)
         return [StepRecord(*row) for row in rows]
 
@@ -69,8 +69,8 @@ def _insert(insert: t.Any) -> t.Any:
     source = sa.select(*map(column_param, names), db_now())
 
     if insert is postgresql.insert:
-        # One after the other, so that nobody who has read a line misses one with a
-        # smaller number. The number is drawn after the lock, which the subquery has.
+        # One after the other, so that a reader of one message has missed none with a
+        # smaller number: the number is drawn after the subquery has taken the lock.
         locked = lock_topic().subquery("locked")
         source = source.select_from(locked)
 

@@ -111,11 +111,11 @@ class JournalCollector(Collector):
         self._until = 0.0
 
     def describe(self) -> list[GaugeMetricFamily]:
-        """Name the metrics, without a look at the database."""
+        """Name the metrics without asking the database."""
         return list(_families())
 
     def collect(self) -> list[GaugeMetricFamily]:
-        """Count the executions; if the database is away there is no answer."""
+        """Count the executions; return nothing if the database is away."""
         with self._lock:
             if clock.boottime() >= self._until:
                 self._found = self._look()

@@ -1,4 +1,4 @@
-"""What is deleted after a while: executions that ended, and events."""
+"""Deletes what is old: executions that ended long ago, and events."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from .tables import steps as s
 BATCH = 100
 """Executions that are deleted in one transaction.
 
-They may be large, and on SQLite nobody else writes meanwhile."""
+They may be large, and on SQLite nobody else can write meanwhile."""
 
 EVENTS_BATCH = 5_000
-"""The same of events, which are small."""
+"""The same for events, which are small."""
 
 
 class Purge:
@@ -44,7 +44,7 @@ class Purge:
         self._delete_events = prepare(_delete_events, sqlite)
 
     def all(self, age: float) -> int:
-        """Delete all that ended or was sent longer ago than so many seconds.
+        """Delete all executions that ended, and events sent, over ``age`` seconds ago.
 
         :return: how many executions
         """
@@ -57,18 +57,18 @@ class Purge:
         return count
 
     def some(self, age: float) -> tuple[int, bool]:
-        """Delete a batch of it.
+        """Delete a batch of these.
 
         :return: how many executions, and whether there may be more to delete
         """
         found = self._store.ask(self._old, app=self._store.app, age=age, limit=BATCH)
         deleted = self._delete_all([row.id for row in found], age) if found else 0
-        # Events come last: each time all that stay are looked through.
+        # Events come last: each batch looks through all those that stay.
         more = len(found) == BATCH or self._delete_some_events(age) == EVENTS_BATCH
         return deleted, more
 
     def _delete_all(self, found: cabc.Sequence[str], age: float) -> int:
-        """Delete those that nobody else deleted or resumed since they were found."""
+        """Delete those that were not deleted or resumed since they were found."""
 
         def work(connection: sa.Connection) -> int:
             with self._store.database.transaction(connection):
@@ -82,13 +82,13 @@ class Purge:
         return self._store.database.run(work)
 
     def _delete_some_events(self, age: float) -> int:
-        """Delete a batch of those for all, and give how many there were to delete.
+        """Delete a batch of the events sent to all; return how many were found.
 
-        They are looked for before: to walk over all that stay takes a while, and on
-        SQLite nobody else could write meanwhile.
+        A SELECT finds them first: going through all that stay takes a while, and in a
+        DELETE nobody else could write to SQLite meanwhile.
         """
         app = self._store.app
-        # As ``waits.event_topic`` names them.
+        # How topics made by ``waits.event_topic`` begin.
         head = json.dumps([app, "event"])[:-1] + ", "
         found = self._store.ask(
             self.old_events, app=app, head=head, age=age, limit=EVENTS_BATCH
@@ -146,7 +146,7 @@ def _delete(sqlite: bool) -> t.Any:
     locked = (
         sa.select(e.c.id)
         .where(_among(e.c.id, sa.select(_ids(sqlite)), sqlite), _is_old())
-        # In the order of ids, so that two who delete don't wait for each other.
+        # In the order of ids, so that two that delete at once don't deadlock.
         .order_by(e.c.id)
         .with_for_update()
         .cte("locked")
@@ -165,12 +165,12 @@ def _delete_steps(sqlite: bool) -> t.Any:
 
 
 def _delete_topics(sqlite: bool) -> t.Any:
-    """Delete what came for executions: callbacks, ends of children, progress."""
-    # As ``waits.callback_topic`` and others name it: the id, and a word.
+    """Delete the events of executions: callbacks, ends of children, progress."""
+    # How topics made by ``waits.callback_topic`` and others begin: the id, then a word.
     head = constant('["').concat(_ids(sqlite)).concat(constant('", "'))
     other = events.alias("other")
     found = sa.select(other.c.number).where(
-        # The index finds them so, in whatever order its language has letters.
+        # The index finds this range, whatever the database's collation.
         other.c.topic >= head,
         other.c.topic < head.concat(constant("z")),
         _begins_with(other.c.topic, head),
@@ -187,8 +187,8 @@ def _begins_with(
 
 
 def _old_events() -> Select:
-    # One that has begun before an event may still come to wait for it. What has not
-    # ended is due some time, or suspended until it is woken; each has an index.
+    # An execution that began before an event may still wait for it. One that has not
+    # ended has a due time, or is suspended until it is woken; each has an index.
     mine = sa.select(e.c.created_at).where(e.c.app == column_param(e.c.app))
     waits = sa.and_(RARE, e.c.status == SUSPENDED)
     goes_on = sa.union_all(mine.where(e.c.due_at.is_not(None)), mine.where(waits))
