@@ -1,4 +1,4 @@
-"""What the journal can be asked."""
+"""The queries that read the journal."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Reader:
     """Reads the journal in one database.
 
     :param app: the name of the app whose executions these are
-    :param create_tables: whether missing tables are made at the first use
-    :param checked: whether another store has looked at the tables
+    :param create_tables: whether missing tables are created at the first use
+    :param checked: whether another store has checked the tables already
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class Reader:
         self._checked = checked
         self._checking = threading.Lock()
         self._failure: JournalUnavailable | None = None
-        """Of the last look at the tables that failed."""
+        """The error of the last check of the tables that failed."""
 
     def check(self) -> None:
-        """Make sure once that the tables are there and of our version.
+        """Check once that the tables exist and are of our version.
 
-        :raises JournalUnavailable: if the database is away, at once for all who wait
+        :raises JournalUnavailable: if the database is away; in all waiting threads
         """
         if self._checked:
             return
@@ -66,7 +66,7 @@ class Reader:
             if self._checked:
                 return
 
-            # Who waited for another's look would wait as long again for their own.
+            # A check of our own would take as long again as the one just waited for.
             if self._failure is not None and self._failure is not before:
                 raise JournalUnavailable(str(self._failure))
 
@@ -79,7 +79,7 @@ class Reader:
             self._checked = True
 
     def ask(self, statement: Statement, /, **values: t.Any) -> Rows:
-        """Run one statement and give its rows, without waiting for an outage."""
+        """Run one statement and return its rows; an outage is not waited out."""
         self.check()
         return self.database.run(lambda c: statement(c, **values))
 
@@ -100,7 +100,7 @@ class Reader:
         return Execution(*rows[0])
 
     def replay(self, execution_id: str) -> ReplayRecord:
-        """Read what a replay's ticket must agree with, and whose it is."""
+        """Read what a replay's ticket must match, and the execution's identity."""
         return ReplayRecord(*self._one(self.sql.replay, execution_id))
 
     def outgoing(self, execution_id: str) -> Outgoing:
@@ -116,7 +116,7 @@ class Reader:
         return None if head is None else ResponseRecord(head, body)
 
     def next_event(self, wait: Wait) -> Event | None:
-        """Read the first event that a wait is for, if it was sent by now."""
+        """Read the next event that a wait is for, if it has been sent."""
         rows = self.ask(self.sql.next_event, **dataclasses.asdict(wait))
         return Event(*rows[0]) if rows else None
 

@@ -1,4 +1,4 @@
-"""What the store takes and gives: frozen records, times in seconds."""
+"""Frozen records that the store takes and returns; times are in seconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ExecutionStatus = t.Literal[
     "pending", "running", "suspended", "completed", "failed", "cancelled"
 ]
 Role = t.Literal["view", "on_failure"]
-"""What an execution runs: its endpoint's view, or what follows a failure."""
+"""What an execution runs: its endpoint's view, or the function after a failure."""
 
 AFTER_FAILURE = "!"
 """The parent's step of what follows its failure; no step has such an id."""
@@ -21,23 +21,23 @@ StepStatus = t.Literal[
 ]
 
 ENDED = frozenset({"completed", "failed", "cancelled"})
-"""Statuses of an execution that nothing follows."""
+"""Final statuses of an execution."""
 
 CLAIMABLE = frozenset({"pending", "suspended"})
 """Statuses of an execution whose next attempt may begin."""
 
 OUTCOMES = frozenset({"completed", "failed", "interrupted"})
-"""Statuses of a step that nothing follows; the others are marks."""
+"""Final statuses of a step; the others are marks."""
 
 
 MAX_MESSAGE = 2_000
-"""Characters of an exception's message that are kept."""
+"""Most characters of an exception's message that are kept."""
 
 MAX_TRACEBACK = 20_000
-"""Characters of its traceback that are kept, the last ones."""
+"""Most characters of its traceback that are kept: the last ones."""
 
 MAX_TRIES = 20
-"""Failed tries of a step of which it is kept when they were, the last ones."""
+"""Most tries of a step whose times and errors are kept: the last ones."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,17 +52,17 @@ class RequestRecord:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RequestKey:
-    """What tells that requests are one, both as digests."""
+    """By what a repeated request is recognised: two digests."""
 
     digest: str
     """Of the client's key and its scope."""
     fingerprint: str
-    """Of what the requests must agree in."""
+    """Of everything that must be the same in both requests."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A request that is to be issued again, and what its execution is at."""
+    """A captured request to send again, and the state of its execution."""
 
     app: str
     status: ExecutionStatus
@@ -103,7 +103,7 @@ class StepRecord(t.NamedTuple):
     error: bytes | None = None
     output: bytes | None = None
     topic: str | None = None
-    """What it waits for."""
+    """The topic of the events that it waits for."""
     event: int | None = None
     """The number of the event that it got."""
 
@@ -113,7 +113,7 @@ class StepRecord(t.NamedTuple):
         return self.status in OUTCOMES
 
     def completed(self, at: float, output: bytes, error: bytes | None) -> StepRecord:
-        """Give the outcome of a step that ran; to replace fields would cost more.
+        """Return the outcome of a step that ran; ``_replace`` would cost more.
 
         :param error: the tries that failed before, if any did
         """
@@ -124,7 +124,7 @@ class StepRecord(t.NamedTuple):
 
 
 Marked = tuple[StepRecord, str]
-"""An outcome, and the nonce by which it is known to be written if it is given again."""
+"""An outcome, and the nonce that tells, if it is written again, that it was before."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -153,18 +153,18 @@ class Execution:
     parent_step: str | None = None
     cancel_requested: int = 0
     on_failure: int = 0
-    """Whether something follows its failure."""
+    """Whether a function runs after its failure."""
     deadline_at: float | None = None
 
     @property
     def ended(self) -> bool:
-        """Tell whether nothing follows."""
+        """Tell whether the execution has ended."""
         return self.status in ENDED
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ReplayRecord:
-    """What a replay's ticket must agree with, and whose execution it is."""
+    """What a replay's ticket must match, and the execution's identity."""
 
     attempt: int
     status: ExecutionStatus
@@ -180,7 +180,7 @@ class ReplayRecord:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Due:
-    """An execution that the sweeper found to need a look."""
+    """An execution whose ``due_at`` has come, as the sweeper found it."""
 
     id: str
     status: ExecutionStatus
@@ -192,13 +192,13 @@ class Due:
 
     @property
     def seen(self) -> tuple[str, int, float]:
-        """What must still be so for a lease that ran out to be taken."""
+        """What must not have changed when a lease that ran out is taken over."""
         return self.id, self.attempt, self.ready_at
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Held:
-    """A running attempt as those see it who may take it from its owner."""
+    """A running attempt, as seen by a process that may take it from its owner."""
 
     id: str
     attempt: int
@@ -210,7 +210,7 @@ class Held:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EndedRow:
-    """An execution that ends in the transaction under way."""
+    """An execution that ends in the current transaction."""
 
     id: str
     status: ExecutionStatus
@@ -241,7 +241,7 @@ class Wait:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Leader:
-    """The process that sends what is due to the queue that all share."""
+    """The process that sends due executions to the queue that all share."""
 
     owner: str
     left: float
@@ -262,12 +262,12 @@ class Failure:
     http: list[t.Any] | None = None
     """Status, headers and body of an HTTP error's own answer."""
     tries: list[tuple[float, float, str]] = dataclasses.field(default_factory=list)
-    """When a step's tries were, in seconds since it began, and why they failed; the
-    reason is empty for one that did not."""
+    """The tries of a step: begin and end, in seconds since the step began, and why it
+    failed; the reason is empty for a try that did not."""
     again: list[Range] | None = None
-    """Of an execution: between which positions what failed is to be tried anew."""
+    """Of an execution: the positions at which a resume tries failed steps again."""
     later: list[Range] | None = None
-    """Of an execution: where its view recorded steps after that failure."""
+    """Of an execution: the positions of the steps recorded after that failure."""
 
     @classmethod
     def of(cls, error: BaseException, http: list[t.Any] | None = None) -> Failure:
@@ -284,27 +284,27 @@ class Failure:
     def after(
         self, earlier: Failure | None, begun: float, ended: float, why: str
     ) -> Failure:
-        """Add the tries before the last one, and when that was."""
+        """Add the earlier tries, and the times of the last one."""
         tries = [*(earlier.tries if earlier else ()), (begun, ended, why)]
         return dataclasses.replace(self, tries=tries[-MAX_TRIES:])
 
     def encode(self) -> bytes:
-        """Give the failure's JSON."""
+        """Return the failure as JSON."""
         return json.dumps(dataclasses.asdict(self)).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> Failure:
-        """Read a failure's JSON."""
+        """Read a failure from its JSON."""
         return cls(**json.loads(data))
 
 
 def qualified_name(error: BaseException) -> str:
-    """Name an exception's class as it would be imported."""
+    """Return the full name of an exception's class, as it is imported."""
     return class_name(type(error))
 
 
 def class_name(cls: type) -> str:
-    """Name a class as it would be imported."""
+    """Return the full name of a class, as it is imported."""
     if cls.__module__ == "builtins":
         return cls.__qualname__
 

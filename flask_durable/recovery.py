@@ -20,11 +20,11 @@ MAX_BACKOFF = 60.0
 
 
 PUT_OFF = 60.0
-"""Seconds until an execution is tried again that can't be decrypted."""
+"""Seconds until an execution that can't be decrypted is tried again."""
 
 
 def release_all(upkeep: Upkeep, owner: str) -> int:
-    """Make what a dead owner was running ready for the next attempt.
+    """Make a dead owner's executions ready for their next attempts.
 
     :return: how many were released
     """
@@ -32,7 +32,7 @@ def release_all(upkeep: Upkeep, owner: str) -> int:
 
 
 def release(upkeep: Upkeep, held: Held, owner: str, crashed: bool = True) -> bool:
-    """Make one attempt's execution ready for the next, as it was seen.
+    """Make an execution ready for its next attempt, if it is still as it was seen.
 
     After its tenth crash in a row the execution ends as failed instead.
     """
@@ -64,5 +64,5 @@ def _give_up(upkeep: Upkeep, held: Held, owner: str, crashes: int) -> bool:
 
 
 def backoff(times: int) -> float:
-    """Give the seconds to wait after something failed so often: 0, 1, 2, 4 …"""
+    """Return the seconds to wait after so many failures: 0, 1, 2, 4 … up to 60."""
     return 0.0 if times < 2 else min(MAX_BACKOFF, 2.0 ** (times - 2))

@@ -1,4 +1,4 @@
-"""Have a suspended execution's next attempt run: re-issue its captured request."""
+"""Run a suspended execution's next attempt: send its captured request again."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Replay:
     """The id of the execution that goes on."""
 
     identity: t.Any
-    """What ``@durable.identity`` gave when the execution began."""
+    """What ``@durable.identity`` returned when the execution began."""
 
 
 def replay(
@@ -58,8 +58,8 @@ def replay(
 ) -> str:
     """Have the app run an execution's next attempt, and say what became of it.
 
-    One that does not reach its endpoint is put off. It goes over HTTP if
-    ``DURABLE_REPLAY_URL`` says where to.
+    The request goes over HTTP if ``DURABLE_REPLAY_URL`` is set. If it does not reach
+    its endpoint, it is sent again later.
 
     :param attempt: the number of the attempt that is to begin
     :param in_process: go through WSGI in any case
@@ -95,7 +95,7 @@ def replay(
 def _put_off(
     state: State, execution_id: str, attempt: int, error: DecryptionError
 ) -> str:
-    """Leave an execution of ours alone for a while: a key is missing."""
+    """Leave an execution of this app alone for a while: its key is missing."""
     if not state.upkeep.reject(execution_id, attempt - 1, PUT_OFF, refused=False):
         return "is passed over: it is not due, or of another app"
 
@@ -121,13 +121,13 @@ def _reason_against(state: State, found: Outgoing, attempt: int) -> str | None:
 def _try_to_send(
     app: Flask, state: State, execution_id: str, found: Outgoing, inside: Inside | None
 ) -> Answer:
-    """Send the request; what keeps it from being sent is no answer either."""
+    """Send the request; if it can't be sent, that counts as no answer."""
     try:
         return _send(app, state, execution_id, found, inside)
     except JournalUnavailable:
         raise
     except Exception as error:
-        # Such as a stored request that can't be read: it must not be tried on and on.
+        # Such as a stored request that can't be read: don't try in a tight loop.
         logger.exception("The request of execution %s can't be sent.", execution_id)
         name = qualified_name(error)
         return Answer(None, f"by nobody, since it can't be sent ({name})")
@@ -148,8 +148,8 @@ def _send(
     answer = send_over_http(config, request, sign_ticket(app, ticket))
 
     if answer.broken and not _began(state, ticket):
-        # A kept connection may have been closed at this very moment. The ticket
-        # is good for one attempt only, however often it is sent.
+        # The server may just have closed a kept-alive connection. To send again is
+        # safe: a ticket is good for one attempt, however often it is sent.
         answer = send_over_http(config, request, sign_ticket(app, ticket))
 
     return answer
@@ -197,7 +197,7 @@ def _refuse(state: State, execution_id: str, attempt: int, answer: Answer) -> st
     logger.error("Execution %s failed: %s", execution_id, error)
     record = None
 
-    # A success would look like an end that is well, or, as 202, like none.
+    # A 2xx answer would look like success, and 202 as if the execution went on.
     if answer.response.status_code >= 300:
         limit = state.config.max_response_bytes
         record = capture_response(answer.response, lambda: "", limit)

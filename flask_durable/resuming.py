@@ -1,4 +1,4 @@
-"""Failed executions go on where they failed, with what failed below them."""
+"""Resumes failed executions where they failed, together with their failed children."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from .store import Store
 
 @dataclasses.dataclass
 class Plan:
-    """What becomes of one execution."""
+    """What a resume does to one execution."""
 
     seen: Execution
-    """As it was looked at; nothing happens if it is no longer so."""
+    """The execution as it was read; if it has changed since, nothing is done."""
     again: list[Range]
     """The positions between which failed steps are forgotten."""
     later: list[Range]
     """The positions between which all steps are forgotten."""
     freed: list[Execution] = dataclasses.field(default_factory=list)
-    """Children in whose places new ones begin."""
+    """Children that new ones will replace."""
 
 
 class Resuming:
-    """Lets failed executions go on."""
+    """Resumes failed executions."""
 
     def __init__(self, store: Store, sql: ControlStatements) -> None:
         self._store = store
         self._sql = sql
 
     def __call__(self, execution_id: str, force: bool) -> None:
-        """Let one go on.
+        """Resume an execution.
 
-        :param force: also if views have recorded steps after their failures, which are
+        :param force: also if views recorded steps after their failures; these steps are
             forgotten
         :raises ControlError: if it has not failed, or has gone on after the failure
         """
@@ -76,7 +76,7 @@ class Resuming:
                     # A child that was resumed meanwhile goes on anyway.
                     self._resume(connection, plan, nonce)
 
-            # It may have been done before, and the answer lost.
+            # It may have been committed before, and the answer lost.
             found = self._store.sql.nonce(connection, execution_id=mine)
             return done or [row[0] for row in found] == [nonce]
 
@@ -104,7 +104,7 @@ class Resuming:
         return True
 
     def _plans(self, execution: Execution, force: bool) -> list[Plan]:
-        """Say what to do with an execution and those below it, itself first.
+        """Plan what to do with an execution and its children, itself first.
 
         :raises ControlError: if that forgets more than failures, and is not forced
         """
@@ -133,7 +133,7 @@ class Resuming:
             if step is not None and child.status == "failed":
                 plans += self._plans(child, force)
             elif step is not None and _came_through(child, step):
-                # It was resumed before its parent, which takes what it gave.
+                # It was resumed before its parent, which takes its answer.
                 continue
             elif step is not None or child.parent_step in later:
                 plan.freed.append(child)
@@ -154,13 +154,13 @@ def _is_in(line: StepRecord, positions: list[Range]) -> bool:
 def _stop(
     execution: Execution, journal: list[StepRecord]
 ) -> tuple[list[Range], list[Range]]:
-    """Give the positions of what is to be tried anew, and of what came after it."""
+    """Return the positions of what is to be tried again, and of what came after it."""
     failure = Failure.decode(execution.error) if execution.error else None
 
     if failure and failure.again is not None and failure.later is not None:
         return failure.again, failure.later
 
-    # It was not its view that ended it, so that nobody knows of its branches.
+    # It was not ended by its view, so its branches are unknown.
     steps = {line.id: line for line in journal}
     again, later = stop_of(Line(steps, ()), steps)
     return ranges(journal, again), ranges(journal, later)

@@ -26,7 +26,7 @@ EXITS = (
     Cancelled,
     LeaseLostError,
 )
-"""What ends a process or an attempt, never a try."""
+"""Exceptions that end a process or an attempt; they are never failed tries."""
 
 RetryOn = (
     type[BaseException]
@@ -85,7 +85,7 @@ class Retry:
             )
 
     def names(self, error: BaseException) -> bool:
-        """Tell whether an exception that is no ``Exception`` is a failure all the same:
+        """Tell whether a ``BaseException`` that is no ``Exception`` is a failed try:
         if ``on`` names its class, or a task was cancelled."""
         if isinstance(error, asyncio.CancelledError):
             return True
@@ -119,7 +119,7 @@ class Retry:
             return False
 
     def delay(self, error: BaseException, tries: int) -> float:
-        """Give the seconds to wait after this many tries failed."""
+        """Return the seconds to wait after this many tries failed."""
         try:
             delay = min(self.maximum, self.initial * self.factor ** (tries - 1))
         except OverflowError:
@@ -138,7 +138,7 @@ def _is_exception(value: object) -> bool:
 
 
 def check_retry(retry: Retry | None) -> None:
-    """Make sure that an option is a policy.
+    """Make sure that the option ``retry`` is a policy.
 
     :raises TypeError: if it is not
     """

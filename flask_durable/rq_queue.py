@@ -1,7 +1,7 @@
 """The queue in Redis that carries due executions to RQ workers.
 
-Redis carries only what is due now, as ids, and may lose everything at any time: what
-nobody claims is sent again.
+Redis holds only the ids of executions that are due now, and may lose them at any time:
+what nobody claims is sent again.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ JOB = "flask_durable.dispatch_rq.replay_execution"
 """The function that a job names."""
 
 MAX_JOBS = 20
-"""Jobs that may wait in Redis; what else is due waits in the database."""
+"""Most jobs that wait in Redis; what else is due waits in the database."""
 
 PER_JOB = 5
-"""Executions in a job at most: where many are due, a job of RQ's for each would cost a
-worker as much again as its replay."""
+"""Most executions in a job. RQ's own work for a job costs a worker as much as a replay,
+so where many executions are due, several share a job."""
 
 RESULT_TTL = 60
-"""Seconds for which what came of a job is kept in Redis."""
+"""Seconds for which the result of a job is kept in Redis."""
 
 FAILURE_TTL = 3_600
-"""The same of a job that raised."""
+"""The same for a job that raised."""
 
 Next = tuple[str, int]
 """An execution, and the number of the attempt that is to begin."""
@@ -48,10 +48,10 @@ IDLE = 10
 once."""
 
 WATCH_PAUSE = 1.0
-"""Seconds between two looks for that."""
+"""Seconds between two checks for that."""
 
 SOCKET_TIMEOUT = 1.0
-"""Seconds that the sweeper waits for Redis; it has other things to look after."""
+"""Seconds that the sweeper waits for Redis; it has other work to do."""
 
 
 def connect(url: str, timeout: float = SOCKET_TIMEOUT) -> redis.Redis:
@@ -73,16 +73,16 @@ def reason(error: redis.RedisError) -> str:
 
 
 class DurableQueue(Queue):
-    """A queue on whose jobs no other ones depend, so that none are looked for."""
+    """A queue whose jobs have no dependents, so that RQ need not look for any."""
 
     def move_dependents_to_ready(
         self, *args: t.Any, **kwargs: t.Any
     ) -> dict[str, t.Any]:
-        """Find none, from RQ 3 on."""
+        """Do nothing (RQ 3 calls this)."""
         return {}
 
     def enqueue_dependents(self, *args: t.Any, **kwargs: t.Any) -> dict[str, t.Any]:
-        """Find none, before RQ 3."""
+        """Do nothing (RQ before 3 calls this)."""
         return {}
 
 
@@ -96,7 +96,7 @@ def durable_queue(
 
 
 class IdleWatch:
-    """Tells once that jobs wait and no worker takes them, until one does."""
+    """Warns once if jobs wait and no worker takes them, until one does."""
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
@@ -105,7 +105,7 @@ class IdleWatch:
         self._told = False
 
     def look(self, waiting: int) -> None:
-        """See whether the first job is another one than before.
+        """Check whether the first job is still the same one.
 
         :param waiting: how many jobs there are
         """
@@ -126,7 +126,7 @@ class IdleWatch:
     def _tell(self, waiting: int, now: float) -> None:
         workers = Worker.all(queue=self._queue)
 
-        # Those that are at long views take no other job meanwhile.
+        # A worker that is busy with a long view takes no other job meanwhile.
         if any(worker.get_state() == "busy" for worker in workers):
             self._since = now
             return
@@ -142,7 +142,7 @@ class IdleWatch:
 
 
 class RqHands:
-    """Takes due executions for the workers of the queue."""
+    """Queues due executions for the workers."""
 
     patience = 5.0
     pause = 0.05
@@ -157,10 +157,10 @@ class RqHands:
         self.usable = True
 
     def free(self) -> int:
-        """Tell how many more executions may wait; none while Redis is away.
+        """Return how many more executions the queue takes; none while Redis is away.
 
-        Until half of the jobs are done there are none either: to take executions one by
-        one costs a commit each.
+        It takes none either until half of the jobs are done: to take executions one by
+        one would cost a commit each.
         """
         try:
             waiting = len(self._queue)
@@ -178,9 +178,9 @@ class RqHands:
         return jobs * PER_JOB if jobs >= MAX_JOBS // 2 else 0
 
     def send(self, found: cabc.Sequence[Due]) -> None:
-        """Queue executions, several in a job only where there are more than jobs.
+        """Queue executions; they share jobs only if there are more of them than jobs.
 
-        What can't be queued is sent again in a while.
+        What can't be queued is sent again after a while.
         """
         if not found or not self.usable:
             return
@@ -189,8 +189,8 @@ class RqHands:
         self._enqueue(_job(found[i : i + size]) for i in range(0, len(found), size))
 
     def hand_on(self, executions: cabc.Sequence[Next]) -> None:
-        """Queue what a worker took and did not begin, before what waits already."""
-        # Each goes before the one that was put there before.
+        """Queue what a worker took but did not begin, ahead of what waits already."""
+        # Each goes to the very front, so the first one has to be queued last.
         last_first = reversed(executions)
         self._enqueue(_job_of([one], at_front=True) for one in last_first)
 
@@ -213,7 +213,7 @@ class RqHands:
 
 
 def _job(found: cabc.Sequence[Due]) -> EnqueueData:
-    """Describe a job; each dispatch has another id: the hash of an old one may live."""
+    """Describe a job, with a new id at each dispatch: Redis may still have the old."""
     first = found[0]
     executions = [(due.id, due.attempt + 1) for due in found]
     return _job_of(executions, f"{first.id}-{first.attempt + 1}-{first.looks}")
@@ -229,7 +229,7 @@ def _job_of(
         args=(execution_id, attempt, rest) if rest else (execution_id, attempt),
         job_id=job_id,
         description=f"attempt {attempt} of execution {execution_id}{more}",
-        # A time-out's exception would look like an error of a step.
+        # RQ's exception for a time-out would look like an error of a step.
         timeout=-1,
         result_ttl=RESULT_TTL,
         failure_ttl=FAILURE_TTL,

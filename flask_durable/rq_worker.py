@@ -20,26 +20,27 @@ from .sending import let_go
 from .supervisor import Stop
 
 WORKER_TTL = 60
-"""Seconds after which Redis forgets a worker that is heard of no more."""
+"""Seconds after which Redis forgets a worker that sends no more heartbeats."""
 
 BEAT_PAUSE = 5.0
-"""Seconds between two signs of life at least; RQ would give four with each job."""
+"""Least seconds between two heartbeats; RQ by itself sends four with each job."""
 
 DONE = (WorkerStatus.BUSY, WorkerStatus.IDLE)
 """A worker's state before and after the end of a job."""
 
 QUIET = 10.0
-"""Seconds without a word of RQ's about Redis after the last one."""
+"""Seconds without an error of Redis after which RQ may log the next one."""
 
 
 class ForeignJobError(Exception):
-    """A job of the queue asks for something else than a replay."""
+    """A job in the queue asks for something other than a replay."""
 
 
 class ReplayJob(Job):
     """A job that can do nothing but replay an execution.
 
-    Whoever can write to Redis can name any function, callback or webhook.
+    Otherwise whoever can write to Redis could have any function, callback or webhook
+    called.
     """
 
     @property
@@ -57,7 +58,7 @@ class ReplayJob(Job):
     def perform(self) -> t.Any:
         """Replay the execution.
 
-        :raises ForeignJobError: if it is another job
+        :raises ForeignJobError: if the job asks for something else
         """
         if self.func_name != JOB or self.instance is not None or self.kwargs:
             raise ForeignJobError(
@@ -70,7 +71,7 @@ class ReplayJob(Job):
     def heartbeat(
         self, timestamp: t.Any, ttl: int, pipeline: t.Any = None, xx: bool = False
     ) -> None:
-        """Note a sign of life where it goes with something else."""
+        """Send a heartbeat only where it goes along with another command."""
         if pipeline is not None:
             super().heartbeat(timestamp, ttl, pipeline, xx)
 
@@ -79,9 +80,9 @@ class ReplayJob(Job):
 
 
 class NoTimeLimit(BaseDeathPenalty):
-    """Lets jobs take as long as they do, whatever limit they have in Redis.
+    """Lets jobs take as long as they need, whatever limit they have in Redis.
 
-    RQ's exception would be raised in a user's step, which then would be called again.
+    RQ's exception would be raised in a user's step, which would then be called again.
     """
 
     def setup_death_penalty(self) -> None:
@@ -94,9 +95,8 @@ class NoTimeLimit(BaseDeathPenalty):
 class ReplayWorker(SimpleWorker):
     """An RQ worker that replays executions without a fork for each.
 
-    Signals are not RQ's matter here: its handlers talk to Redis, and an error of
-    Redis would come up in the middle of a user's step. Nor does it take commands by
-    Redis.
+    RQ's signal handlers are left out: they talk to Redis, and a Redis error would be
+    raised in the middle of a user's step. So are RQ's commands through Redis.
     """
 
     job_class = ReplayJob
@@ -113,11 +113,11 @@ class ReplayWorker(SimpleWorker):
         self._rests = False
 
     def stop(self) -> None:
-        """End after the job in hand, in a signal's handler.
+        """End after the current job; signal handlers call this.
 
-        A view that a server runs is let go.
+        If a server runs the job's view, its answer is not waited for.
         """
-        # RQ's own mark: it ends the wait for ``rq resume``.
+        # RQ's own flag: it ends the wait for ``rq resume``.
         self._stop_requested = True
 
         if self._waits:
@@ -137,9 +137,9 @@ class ReplayWorker(SimpleWorker):
             raise StopRequested
 
     def heartbeat(self, timeout: int | None = None, pipeline: t.Any = None) -> None:
-        """Give a sign of life, if the last one is a while ago.
+        """Send a heartbeat, unless the last one was sent only just now.
 
-        Where it goes with what else Redis is told, it costs nothing.
+        Where it goes along with other commands, it costs nothing and is always sent.
         """
         if pipeline is not None:
             super().heartbeat(timeout, pipeline)
@@ -154,9 +154,9 @@ class ReplayWorker(SimpleWorker):
             self._beat_at = time.monotonic()
 
     def set_state(self, state: str, pipeline: t.Any = None) -> None:
-        """Say what it does, if that is news.
+        """Report the worker's state, if it has changed.
 
-        That a job is done is said with the look for ``rq suspend`` before the next one.
+        The end of a job is reported with the check for ``rq suspend`` before the next.
         """
         if pipeline is None and state == self.get_state():
             return
@@ -169,7 +169,7 @@ class ReplayWorker(SimpleWorker):
             super().set_state(state, pipeline)
 
     def dequeue_job_and_maintain_ttl(self, *args: t.Any, **kwargs: t.Any) -> t.Any:
-        """Wait for a job; only this may be broken off."""
+        """Wait for a job; only this wait may be broken off by a signal."""
         self._waits = True
 
         try:
@@ -181,7 +181,7 @@ class ReplayWorker(SimpleWorker):
             self._waits = False
 
     def _install_signal_handlers(self) -> None:
-        """Leave signals to the process."""
+        """Install none: the process has its own."""
 
     def subscribe(self) -> None:
         """Take no commands."""
@@ -191,7 +191,7 @@ class ReplayWorker(SimpleWorker):
 
 
 class Quiet(logging.Filter):
-    """Lets RQ speak of a Redis that is away once, not at each try."""
+    """Lets RQ log once that Redis is away, not at each try."""
 
     _last = 0.0
 

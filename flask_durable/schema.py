@@ -1,4 +1,4 @@
-"""Make and migrate the journal's tables, and refuse those of another version."""
+"""Creates and migrates the journal's tables, and refuses those of another version."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if t.TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
 
 ADVISORY_LOCK = 7_310_503_311
-"""The PostgreSQL lock under which the tables are made."""
+"""The PostgreSQL lock under which the tables are created."""
 
 IDLE_LIMIT = 60
-"""Seconds for which whoever makes them may be silent."""
+"""Seconds that the transaction that creates them may be idle."""
 
 VERSION_TABLE = "durable_version"
-"""Alembic's table of the journal, beside one that the app may have of its own."""
+"""Alembic's version table for the journal; the app may have one of its own."""
 
 MIGRATIONS = pathlib.Path(__file__).parent / "migrations"
 
@@ -30,8 +30,8 @@ MIGRATIONS = pathlib.Path(__file__).parent / "migrations"
 def ensure(database: Database, create: bool) -> str | None:
     """Check the tables' version, and bring them to ours if that is allowed.
 
-    :param create: whether missing tables are made, and older ones migrated
-    :return: the version that was found; nothing if there were no tables
+    :param create: whether missing tables are created, and older ones migrated
+    :return: the version that was found, or ``None`` if there were no tables
     :raises SchemaError: if they are missing or of another version
     """
     found = reached = database.run(_read_version)
@@ -46,12 +46,12 @@ def ensure(database: Database, create: bool) -> str | None:
 
 
 def version(database: Database) -> str | None:
-    """Give the tables' version; nothing if there are none."""
+    """Return the tables' version, or ``None`` if there are none."""
     return database.run(_read_version)
 
 
 def script(database: Database) -> str:
-    """Give the SQL that brings the tables to our version; empty if they have it.
+    """Return the SQL that brings the tables to our version; empty if they have it.
 
     :raises SchemaError: if they are of a newer version
     """
@@ -79,7 +79,7 @@ def _read_version(connection: sa.Connection) -> str | None:
 def _upgrade(
     database: Database, connection: sa.Connection
 ) -> tuple[str | None, str | None]:
-    """Migrate in one transaction; who comes second finds it done."""
+    """Migrate in one transaction; a second process finds it done."""
     with database.transaction(connection, IDLE_LIMIT):
         if not database.sqlite:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))
@@ -105,7 +105,7 @@ def _context(
     return MigrationContext.configure(
         connection,
         dialect=dialect,
-        # The transaction is ours: the connection commits by itself.
+        # We begin and end the transaction: the connection is in autocommit mode.
         opts={
             "version_table": VERSION_TABLE,
             "transactional_ddl": False,
@@ -119,7 +119,7 @@ def _migrate(context: MigrationContext, found: str | None) -> None:
     from alembic.operations import Operations
 
     if found != SCHEMA_VERSION:
-        # By an object of our own: ``alembic.op`` is one for all threads.
+        # With an object of our own: ``alembic.op`` is shared by all threads.
         context.run_migrations(op=Operations(context))
 
 

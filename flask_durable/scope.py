@@ -1,4 +1,4 @@
-"""A line of calls of an attempt: the ids it used, and how it is suspended."""
+"""One sequence of step calls in an attempt: the ids it used, and its suspension."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Commit = cabc.Callable[[StepRecord], None]
 
 
 class Scope:
-    """One line of calls: the view itself, or a branch of ``step.parallel``."""
+    """One sequence of step calls: the view's own, or those of a parallel branch."""
 
     def __init__(
         self,
@@ -44,11 +44,11 @@ class Scope:
         self.names: Names = Names(parent.names if parent else None)
         self._last_position = -1
         self._calls: list[tuple[Line, ...]] = []
-        """What the branches of its parallel calls asked for."""
+        """The steps for which the branches of its parallel calls asked."""
 
     @property
     def is_branch(self) -> bool:
-        """Tell whether others run beside this."""
+        """Tell whether this is a branch, which others run beside."""
         return self.parent is not None
 
     def enter(self, step_id: str, kind: str) -> tuple[str, StepRecord | None]:
@@ -60,7 +60,7 @@ class Scope:
         return name, self.find(name, kind)
 
     def find(self, name: str, kind: str) -> StepRecord | None:
-        """Give what the journal has of a step that is called now."""
+        """Return what the journal has of the step that is being called."""
         step = self.attempt.find(name)
 
         if step is not None:
@@ -75,7 +75,7 @@ class Scope:
         return step
 
     def name(self, step_id: str) -> str:
-        """Give the unique name of a step that is called now."""
+        """Return the unique name of the step that is being called."""
         self.check(step_id)
         return self.names.make(step_id)
 
@@ -107,10 +107,10 @@ class Scope:
             raise Suspended(self.suspended.wake_at)
 
     def suspend(self, wake_at: float, mark: StepRecord | None = None) -> Suspended:
-        """Note that this line goes on later, and give what to raise.
+        """Note that this sequence goes on later, and return the exception to raise.
 
-        A branch's mark is committed at once, since others may go on for long;
-        that of the view itself together with the attempt's end.
+        A branch's mark is committed at once, because other branches may go on for long;
+        that of the view itself is committed together with the attempt's end.
         """
         if mark is not None and self.is_branch:
             self.attempt.record(mark)
@@ -123,18 +123,18 @@ class Scope:
     def fork(self, commit: Commit | None = None) -> Scope:
         """Begin a branch.
 
-        :param commit: commits what a function returned, else that is done at once
+        :param commit: commits the outcomes of its steps, else the attempt does, at once
         """
         return Scope(self.attempt, self, commit)
 
     def join(self, branches: cabc.Iterable[Scope]) -> None:
-        """Take over the ids that branches used."""
+        """Take over the ids that ended branches used."""
         joined = list(branches)
         self.names.join(branch.names for branch in joined)
         self._calls.append(tuple(Line(b.names.used, b._calls) for b in joined))
 
     def failure(self, error: BaseException) -> Failure:
-        """Describe what ends the view, and where in the journal that is."""
+        """Describe the error that ends the view, and its place in the journal."""
         steps = self.attempt.steps
         again, later = stop_of(Line(steps, self._calls), steps)
         failed = [step for step in steps.values() if step.status == "failed"]
@@ -162,7 +162,7 @@ class Scope:
 
 
 class RunningStep:
-    """What a step's function can know of itself."""
+    """The running step, as its function sees it."""
 
     def __init__(self, execution_id: str, step_id: str, attempt: int) -> None:
         self._execution_id = execution_id

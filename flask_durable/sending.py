@@ -31,13 +31,13 @@ if t.TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 HEADER = "Durable-Replay"
-"""The header that carries the ticket; an answer has it if another one may do."""
+"""The header with the ticket; an answer that has it says that another one may do."""
 
 CONNECT_TIMEOUT = 5.0
 """Seconds to wait for a server of the app to accept a connection."""
 
 SERVERS_OWN = (HOP_BY_HOP | {"date", "server"}) - {HEADER.lower()}
-"""Headers of an answer that say nothing of what the app answered."""
+"""Headers of an answer that come from the server, not from the app."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Answer:
 
     @property
     def advice(self) -> str:
-        """Tell what to do if the server that answered can't take our tickets."""
+        """Tell what to do if the server that answered can't accept our tickets."""
         found = self.response.headers.get(HEADER, "") if self.response else ""
         return WHAT_TO_DO.get(found, "")
 
@@ -78,7 +78,7 @@ class Inside:
     identity: bytes | None
     ready_at: float | None
     status: ExecutionStatus | None = None
-    """What the execution was when the attempt had committed its end."""
+    """The execution's status when the attempt had committed its end."""
 
 
 INSIDE = "flask_durable.inside"
@@ -89,7 +89,7 @@ def send_in_process(
 ) -> Answer:
     """Issue the request through WSGI, in an empty context.
 
-    :param again: whether the replay before led nowhere
+    :param again: whether the replay before did not reach its endpoint
     """
     environ = request_environ(record, again) | {INSIDE: inside}
     environ["HTTP_DURABLE_REPLAY"] = ticket
@@ -112,15 +112,15 @@ def _run(app: Flask, environ: dict[str, t.Any]) -> Answer:
             environ[INSIDE].execution_id,
             environ.get("PATH_INFO"),
         )
-        # What is said of the answer is kept in Redis, so without its message.
+        # Redis keeps this text, so it must not contain the exception's message.
         return Answer(None, f"by an exception ({qualified_name(error)})")
 
     return Answer(Response(body, status, headers))
 
 
 def warm_up() -> None:
-    """Import what :func:`send_over_http` needs: 0.1 s that the first replay is not to
-    wait for."""
+    """Import what :func:`send_over_http` needs, so that the first replay doesn't wait
+    0.1 s for it."""
     from .http_session import this_session
 
     this_session()
@@ -129,7 +129,7 @@ def warm_up() -> None:
 def send_over_http(config: Config, record: RequestRecord, ticket: str) -> Answer:
     """Issue the request to a server of the app.
 
-    A view that takes longer than ``DURABLE_REPLAY_TIMEOUT`` goes on without us.
+    If the view takes longer than ``DURABLE_REPLAY_TIMEOUT``, it goes on without us.
     """
     # Most processes don't need them.
     import requests
@@ -161,7 +161,7 @@ def send_over_http(config: Config, record: RequestRecord, ticket: str) -> Answer
 
 
 class _LetGo(BaseException):
-    """Another process runs the view, and nobody needs to wait for it."""
+    """Ends the wait for an answer: the server goes on with the view."""
 
 
 _waits = False
@@ -179,9 +179,9 @@ def _waiting() -> cabc.Iterator[None]:
 
 
 def let_go() -> None:
-    """Wait no longer for an answer over HTTP, in a signal's handler.
+    """Stop waiting for an answer over HTTP; signal handlers call this.
 
-    The view goes on in its server; its lease says how it fares.
+    The view goes on in its server; its lease shows whether it is alive.
     """
     if _waits:
         raise _LetGo
@@ -196,7 +196,7 @@ def _without_defaults() -> dict[str, str]:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Give what was wrong in the first place; the rest are wrappings."""
+    """Return the original error, which other exceptions wrap."""
     while error.__context__ is not None:
         error = error.__context__
 
@@ -207,7 +207,7 @@ def _response(found: requests.Response, limit: int) -> Response:
     body = found.raw.read(limit, decode_content=False)
 
     if len(body) < limit:
-        # Only a read beyond what came notices that a connection ended too soon.
+        # Only a further read notices that the connection broke off too early.
         found.raw.read(1, decode_content=False)
 
     headers = [

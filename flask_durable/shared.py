@@ -21,10 +21,10 @@ IDLE_LIMIT = 60
 def shared_transaction(
     database: Database, connection: sa.Connection
 ) -> cabc.Iterator[cabc.Callable[[], None]]:
-    """Commit what a user's function and we do on a connection at once.
+    """Commit the writes of a user's function together with our own.
 
-    An ORM's session on the connection joins the transaction. Gives what to call
-    between the function and us: it raises :class:`NonRetryableError` if the function
+    An ORM's session on the connection joins the transaction. Yields a function to call
+    before our own writes: it raises :class:`NonRetryableError` if the user's function
     ended the transaction.
     """
     root = connection.begin()

@@ -16,7 +16,7 @@ from itsdangerous import URLSafeSerializer
 from . import clock
 
 TICKET_AGE = 600.0
-"""Seconds for which a ticket is good."""
+"""Seconds for which a ticket is valid."""
 
 TICKET_SKEW = 60.0
 """Seconds by which another machine's clock may be behind."""
@@ -35,8 +35,8 @@ FOR_NOW = {
     OTHER_VERSION: "version",
     OTHER_APP: "app",
 }
-"""Why a ticket may be no good now, though one will be later or is at another server,
-and what the header says of it."""
+"""Why a server may refuse a ticket although a later one, or another server, may do; and
+what the header of its answer says then."""
 
 WHAT_TO_DO = {
     "expired": (
@@ -56,7 +56,7 @@ WHAT_TO_DO = {
         " of the same name."
     ),
 }
-"""What to do where it says so."""
+"""What to do if the header says so."""
 
 
 def sign_link(app: Flask, execution_id: str) -> str:
@@ -65,7 +65,7 @@ def sign_link(app: Flask, execution_id: str) -> str:
 
 
 def read_link(app: Flask, token: str) -> str | None:
-    """Give the execution's id, if the token is ours."""
+    """Return the execution's id, or ``None`` if the token is not ours."""
     try:
         return _signer(app, "watch").unsign(token).decode()
     except (BadSignature, UnicodeDecodeError):
@@ -78,7 +78,7 @@ def sign_callback(app: Flask, execution_id: str, step: str) -> str:
 
 
 def read_callback(app: Flask, token: str) -> tuple[str, str] | None:
-    """Give the execution's id and the step's name, if the token is ours."""
+    """Return the execution's id and the step's name, if we signed the token."""
     try:
         execution_id, step = _serializer(app, "callback").loads(token)
     except BadSignature:
@@ -88,12 +88,12 @@ def read_callback(app: Flask, token: str) -> tuple[str, str] | None:
 
 
 def sign_form(app: Flask, secret: str) -> str:
-    """Make the token of a form for the browser that has a cookie with a secret."""
+    """Make a form's token for the browser whose cookie has this secret."""
     return _signer(app, "form").sign(secret).decode()
 
 
 def check_form(app: Flask, secret: str, token: str) -> bool:
-    """Tell whether a form's token was made for the browser that sent it."""
+    """Tell whether a form's token was made for the browser with this secret."""
     try:
         signed = _signer(app, "form").unsign(token).decode()
     except (BadSignature, UnicodeDecodeError):
@@ -116,14 +116,14 @@ class Ticket:
 def sign_ticket(app: Flask, ticket: Ticket) -> str:
     """Make the value of the ``Durable-Replay`` header.
 
-    It is for this app: another one may have the same journal and the same key.
+    It names this app, because another one may have the same journal and the same key.
     """
     fields = [*dataclasses.astuple(ticket), app.name, clock.now()]
     return _serializer(app, "replay").dumps(fields)
 
 
 def read_ticket(app: Flask, value: str) -> Ticket | str:
-    """Give the ticket, or a sentence that says why it is no good."""
+    """Return the ticket, or the reason why it is refused."""
     try:
         *fields, name, made_at = _serializer(app, "replay").loads(value)
         ticket = Ticket(*fields)
@@ -144,7 +144,7 @@ def read_ticket(app: Flask, value: str) -> Ticket | str:
 def check_secret_key(app: Flask) -> None:
     """Make sure that the app can sign.
 
-    :raises RuntimeError: if it has no secret key, or one that is no key
+    :raises RuntimeError: if it has no secret key, or not a usable one
     """
     _keys(app)
 

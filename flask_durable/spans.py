@@ -84,7 +84,7 @@ class Tracer:
             try:
                 yield
             except Problem:
-                # Ours: the outcome is unknown.
+                # An answer of the library: the outcome is unknown.
                 raise
             except HTTPException:
                 span.set_attribute(OUTCOME, "completed")
@@ -99,7 +99,7 @@ class Tracer:
         here = self._trace(execution.id, dict(request.headers))
         server = trace.get_current_span()
         delay = queue_delay(execution, due_at)
-        # It is so as long as nothing else is committed.
+        # That holds until another outcome is committed.
         attributes = _of_info(execution) | {OUTCOME: "lost"}
         span = self._tracer.start_span(
             f"attempt {execution.endpoint}",
@@ -128,7 +128,7 @@ class Tracer:
                 raise
 
     def headers(self) -> dict[str, str]:
-        """Give what makes a new execution a part of the current trace."""
+        """Return the headers that make a new execution a part of the current trace."""
         carrier: dict[str, str] = {}
         propagate.inject(carrier)
         return carrier
@@ -143,7 +143,7 @@ class Tracer:
             self._recovered(app, execution)
 
     def _recovered(self, app: Flask, execution: ExecutionInfo) -> None:
-        """Show an attempt whose own span was lost with its process."""
+        """Make a span for an attempt whose own was lost with its process."""
         span = self._tracer.start_span(
             f"recovery {execution.endpoint}",
             self._trace(execution.id, _stored_headers(app, execution.id)).context,
@@ -167,7 +167,7 @@ class Tracer:
         tracer = self._tracer
 
         if not can_choose_ids(tracer):
-            # Another implementation than the SDK: this span can't be made.
+            # Not the SDK's: the span can't get the id that its children refer to.
             return
 
         start = execution.created_at.timestamp()
@@ -189,9 +189,9 @@ class Tracer:
     def _step_ended(
         self, app: Flask, execution: ExecutionInfo, step: StepInfo, duration: float
     ) -> None:
-        """Make the span of a step that called nothing, once it is over.
+        """Make the span of a step that calls no function, when it has ended.
 
-        It outlasts attempts, so it belongs to the execution.
+        Such a step outlasts attempts, so its span belongs to the execution.
         """
         live = _live(execution)
 
@@ -232,7 +232,7 @@ class Tracer:
 
 @contextlib.contextmanager
 def _current(start: cabc.Callable[[], trace.Span]) -> cabc.Iterator[trace.Span]:
-    """Make a span current, and end it; what goes wrong with spans is only logged.
+    """Make a span current, and end it; errors of the tracing itself are only logged.
 
     A step that has run must not be run again because an exporter fails.
     """
@@ -259,7 +259,7 @@ def _logged() -> cabc.Iterator[None]:
 
 
 def _live(execution: ExecutionInfo) -> Live | None:
-    """Give the attempt of the current request, if it is of this execution."""
+    """Return the attempt of the current request, if it is of this execution."""
     live = request.environ.get(KEY) if has_request_context() else None
 
     if isinstance(live, Live) and live.execution_id == execution.id:
@@ -312,7 +312,7 @@ def _links(span: trace.Span) -> list[trace.Link]:
 
 
 def _fail(span: trace.Span, execution: ExecutionInfo) -> None:
-    """Show why an execution failed, or an attempt of it."""
+    """Note in a span why an execution, or one attempt, failed."""
     name, message = execution.error_type or "", execution.error_message or ""
     event = {"exception.type": name, "exception.message": message}
     span.add_event("exception", event)

@@ -22,7 +22,7 @@ from .once import once
 from .vault import Vault
 
 Values = tuple[t.Any, ...]
-"""Of a statement's parameters."""
+"""The values of a statement's parameters."""
 
 
 class db_now(FunctionElement[float]):
@@ -47,9 +47,9 @@ def _postgresql_now(element: db_now, compiler: t.Any, **options: t.Any) -> str:
 class Statement:
     """A Core statement that is compiled once for a dialect, when it is first used.
 
-    It goes to the driver directly: SQLAlchemy's own way costs a multiple of that.
-    Where somebody listens to the engine, as tools do that trace queries, it goes
-    that way.
+    It goes to the driver directly, because SQLAlchemy's own way costs several times as
+    much. It takes that way only if the engine has listeners, such as tools that trace
+    queries.
     """
 
     def __init__(
@@ -64,13 +64,13 @@ class Statement:
         self._vault = vault
         self._make_row: t.Any = row and row._make
         self.many = many
-        """Does it for several sets of values at once."""
+        """The statement that does the same for several sets of values at once."""
 
     @once
     def form(self) -> Form:
-        """What compiling it gives.
+        """The compiled statement.
 
-        All statements of a process take 0.1 s, and most processes use a few.
+        Compiling all statements takes 0.1 s, and most processes use only a few.
         """
         return _form(*self._source)
 
@@ -82,23 +82,23 @@ class Statement:
         """Run the statement and give all rows that it returns.
 
         :param values: the values of the parameters made by :func:`param`
-        :return: of a statement that returns none, an empty row for each that it wrote
+        :return: its rows; if it returns none, an empty row for each that it wrote
         """
         return self.bind(values).run(connection)
 
     def bind(self, values: cabc.Mapping[str, t.Any]) -> Bound:
-        """Give the statement its values.
+        """Bind values to the statement's parameters.
 
-        :raises TypeError: if they are for others than its parameters
+        :raises TypeError: if their names are not those of the parameters
         """
         self._check(values)
         return Bound(self, self._blobs.seal(self.form.pick(values)))
 
     def binder(self, names: cabc.Iterable[str]) -> cabc.Callable[[Values], Bound]:
-        """Give what does the same with values in this order; it costs less.
+        """Return a function that binds values given in this order; it costs less.
 
-        :param names: of the values; of two with one name the second counts
-        :raises TypeError: if they are others than the parameters
+        :param names: the values' names; if one comes twice, the second value counts
+        :raises TypeError: if they are not the names of the parameters
         """
         places = {name: place for place, name in enumerate(names)}
         self._check(places)
@@ -114,11 +114,11 @@ class Statement:
     def rows(
         self, found: cabc.Iterable[t.Any], names: cabc.Iterable[str], given: Values
     ) -> Rows:
-        """Give rows as they were before they were stored.
+        """Return a driver's rows, decrypted.
 
-        :param found: the driver's
-        :param names: of their columns
-        :param given: the statement's values
+        :param found: the driver's rows
+        :param names: the names of their columns
+        :param given: the values that the statement was run with
         """
         if self._make_row is None:
             self._make_row = row_class(tuple(names))._make
@@ -127,7 +127,7 @@ class Statement:
 
 
 class Form:
-    """What compiling a statement gives, whatever database it is for."""
+    """A compiled statement; all databases of a dialect share it."""
 
     def __init__(self, clause: sa.ClauseElement, dialect: sa.Dialect) -> None:
         options = {"render_postcompile": True}
@@ -143,9 +143,9 @@ class Form:
         self.clause = clause
         self.text = compiled.string
         self.types = {bind[2:]: types[bind] for bind in binds}
-        """Of its parameters, by their names."""
+        """The types of the parameters, by name."""
         self.names = tuple(self.types)
-        """Of its parameters, in the order of a :class:`Bound`'s values."""
+        """The parameters' names, in the order of a :class:`Bound`'s values."""
         self.keys = set(self.names)
         self.pick = _picker(self.names)
         self._constants = tuple(given[bind] for bind in constants)
@@ -153,16 +153,16 @@ class Form:
         pick = _picker([places.index(bind) for bind in order])
         self._arrange = None if order == binds else pick
         self.parameters = self.arrange if compiled.positional else self._named
-        """Gives what the driver takes for values as they are stored."""
+        """Turns a :class:`Bound`'s values into the parameters that the driver takes."""
         self._all_types = {bind: types[bind] for bind in order}
 
     @once
     def message(self) -> Message:
-        """The same for libpq."""
+        """The statement in the form that libpq takes."""
         return Message(self.text, self._all_types)
 
     def arrange(self, values: Values) -> Values:
-        """Give values and constants in the order of the driver's parameters."""
+        """Return values and constants in the order of the driver's parameters."""
         if self._arrange is None:
             return values
 
@@ -182,11 +182,11 @@ def _form(make: functools.partial[sa.ClauseElement], dialect: sa.Dialect) -> For
 
 
 _forms: dict[t.Any, Form] = {}
-"""What was compiled in this process, by what makes it and the kind of dialect."""
+"""What this process has compiled, by the function that makes it and the dialect."""
 
 
 class Bound:
-    """A statement with values, as they are stored."""
+    """A statement with its values as they are stored: encrypted, if there are keys."""
 
     __slots__ = ("statement", "values")
 
@@ -195,9 +195,9 @@ class Bound:
         self.values = values
 
     def run(self, connection: sa.Connection, link: t.Any = None) -> Rows:
-        """Run it and give its rows.
+        """Run the statement and return its rows.
 
-        :param link: a cursor of that connection, or libpq's way, if there is one
+        :param link: a cursor of that connection, or its :class:`Libpq`, if there is one
         """
         if is_observed(connection.engine):
             return self._run_observed(connection)
@@ -232,13 +232,13 @@ class Bound:
         return statement.rows(result.all(), result.keys(), self.values)
 
     def execute(self, cursor: t.Any) -> t.Any:
-        """Send it by a driver's cursor, and give that back."""
+        """Execute the statement with a driver's cursor, and return the cursor."""
         form = self.statement.form
         cursor.execute(form.text, form.parameters(self.values))
         return cursor
 
     def rows(self, cursor: t.Any) -> Rows:
-        """Give the rows that a driver's cursor has."""
+        """Return the rows that a driver's cursor has."""
         columns = cursor.description
 
         if columns is None:
@@ -249,7 +249,7 @@ class Bound:
 
 
 def _picker(places: cabc.Sequence[t.Any]) -> cabc.Callable[[t.Any], Values]:
-    """Give what picks these out of a sequence or mapping, as a tuple."""
+    """Return a function that picks these out of a sequence or mapping, as a tuple."""
     if len(places) > 1:
         return operator.itemgetter(*places)
 
@@ -257,9 +257,9 @@ def _picker(places: cabc.Sequence[t.Any]) -> cabc.Callable[[t.Any], Values]:
 
 
 def is_observed(engine: sa.Engine) -> bool:
-    """Tell whether somebody listens to an engine's statements, or logs them."""
+    """Tell whether an engine's statements are logged, or have listeners."""
     return engine.logger.isEnabledFor(logging.INFO) or (
-        # SQLAlchemy's own mark: to ask for listeners costs more.
+        # SQLAlchemy's own flag: to look for listeners costs more.
         getattr(engine, "_has_events", True)
         and bool(
             engine.dispatch.before_cursor_execute
@@ -269,7 +269,7 @@ def is_observed(engine: sa.Engine) -> bool:
 
 
 def say(connection: sa.Connection, text: str) -> None:
-    """Run what has no parameters and gives no rows, such as ``COMMIT``."""
+    """Run a statement without parameters and without rows, such as ``COMMIT``."""
     if is_observed(connection.engine):
         options = {"no_parameters": True}
         connection.exec_driver_sql(text, execution_options=options)

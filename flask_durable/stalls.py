@@ -1,4 +1,4 @@
-"""Why an execution that a test drives can't go on, and what helps."""
+"""Why an execution that a test drives can't go on, and what to do about it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .records import Failure
 from .records import StepRecord
 
 TICK = 0.001
-"""What a turn of the clock goes beyond a due time, in seconds: clocks round."""
+"""Seconds by which the clock is moved beyond a due time, because clocks round."""
 
 WAITING = ("retrying", "sleeping", "waiting")
 
@@ -68,14 +68,14 @@ class Crashed(KitError):
 def waiting_step(
     execution: Execution, journal: cabc.Iterable[StepRecord]
 ) -> StepRecord | None:
-    """Give the step that an execution waits for, unless it waits for a retry."""
+    """Return the step that an execution waits for, unless it waits for a retry."""
     waiting = [step for step in journal if step.status in WAITING]
     first = min(waiting, key=_wake_at, default=None)
 
     if first is None or first.status == "retrying":
         return None
 
-    # Its time has come, or something is to begin earlier: then the last attempt
+    # If its time has come, or the next attempt begins earlier, then the last attempt
     # raised, was killed, or did not reach the view, and is tried again.
     ready_at = math.inf if execution.ready_at is None else execution.ready_at
     again = _wake_at(first) <= execution.now or ready_at < _wake_at(first) - TICK
@@ -87,7 +87,7 @@ def _wake_at(step: StepRecord) -> float:
 
 
 def _advice(step: StepRecord, now: float) -> str:
-    """Say what is missing, and what brings it."""
+    """Say what the step waits for, and how the test can end the wait."""
     until = ""
     turn = ""
 
@@ -121,7 +121,7 @@ def _datetime(moment: float | None) -> dt.datetime | None:
 
 
 def check_replays(execution: Execution) -> None:
-    """Raise what a replay that differed made of an execution."""
+    """Raise the error of an execution that failed because a replay differed."""
     if execution.error is not None and execution.status == "failed":
         failure = Failure.decode(execution.error)
 

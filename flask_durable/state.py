@@ -1,4 +1,4 @@
-"""What one app has of the extension: settings, journal, heartbeat, dispatcher."""
+"""The extension's state for one app: settings, journal, heartbeat, dispatcher."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ from .vault import Vault
 logger = logging.getLogger(__name__)
 
 EXIT_GRACE = 5.0
-"""Seconds that the end of the process waits for replays in hand."""
+"""Seconds that a process waits at its end for running replays."""
 
 
 Connect = cabc.Callable[[Flask], tuple[Database, Database]]
-"""Gives an app's database, twice, each with a pool of its own."""
+"""Opens an app's database, twice, each with a pool of its own."""
 
 
 @dataclasses.dataclass
@@ -59,7 +59,7 @@ class Hooks:
 
 
 class State:
-    """The extension's state of one app; it never holds the app itself."""
+    """The extension's state for one app; it never holds the app itself."""
 
     def __init__(self, config: Config, hooks: Hooks, connect: Connect) -> None:
         self.config = config
@@ -74,16 +74,16 @@ class State:
         _states.add(self)
 
     databases: cabc.Sequence[Database] = ()
-    """The journal, for the heartbeat and for all else, once it is open."""
+    """The journal's database, for the heartbeat and for all else, once it is open."""
 
     is_driven = False
-    """Whether a test replays what is due."""
+    """Whether a test client replays what is due."""
 
     needs_hands = False
-    """Whether nothing replays by itself, and nobody was told: the app is tested."""
+    """Whether to warn that nothing replays by itself, as ``app.testing`` is true."""
 
     leaves = False
-    """Whether this process ends now: what it hands back did not crash."""
+    """Whether this process is ending: what it hands back has not crashed."""
 
     def _reset(self) -> None:
         self._lock = threading.RLock()
@@ -111,7 +111,7 @@ class State:
 
     @functools.cached_property
     def control(self) -> Control:
-        """What operators do to executions."""
+        """What operators do with executions."""
         return Control(self.store, self.notices)
 
     @functools.cached_property
@@ -121,12 +121,12 @@ class State:
 
     @functools.cached_property
     def progress(self) -> Progress:
-        """What executions let their watchers know."""
+        """What watchers read: progress messages, and steps that have changed."""
         return Progress(self.store)
 
     @functools.cached_property
     def upkeep(self) -> Upkeep:
-        """What sweepers and replays do to executions."""
+        """What sweepers and replays do with executions."""
         return Upkeep(self.store, self.notices)
 
     @property
@@ -136,9 +136,9 @@ class State:
         return strict or self.config.strict_replay
 
     def open(self, app: Flask) -> None:
-        """Open the journal, unless it is open; nothing is connected yet.
+        """Open the journal, unless it is open; this makes no connection yet.
 
-        While the app is tested no thread renews leases.
+        If ``app.testing`` is true, no thread renews leases.
         """
         if self._store is not None:
             return
@@ -151,7 +151,8 @@ class State:
                 beats, database = self._connect(app)
                 self.databases = [beats, database]
                 beats.vault = database.vault = Vault(self.config.encryption_keys)
-                # Who has a lease has checked the tables: they may be newer by now.
+                # Whoever has a lease has checked the tables, and must be able to renew
+                # it even if they were migrated since.
                 beats_store = Store(beats, app.name, create, checked=True)
                 self.notices = Notices(weakref.ref(app))
                 self._beat = Heartbeat(
@@ -194,11 +195,11 @@ class State:
 
     @property
     def owner(self) -> str:
-        """This process."""
+        """This process's name as an owner."""
         return current_owner()
 
     def stop(self, grace: float) -> None:
-        """Take no more work, wait for what is in hand, hand back the rest."""
+        """Take no more work, wait for running replays, hand back the rest."""
         if self.dispatcher is not None:
             self.dispatcher.stop(grace)
             self.dispatcher = None
@@ -207,9 +208,9 @@ class State:
             self._beat.stop()
 
     def close(self, grace: float = 0.0) -> None:
-        """Stop, and close all connections for good: this process ends.
+        """Stop, and close all connections for good, because this process ends.
 
-        What still runs hears that the journal is closed.
+        Views that still run get an error that says that the journal is closed.
         """
         self._closed = True
         self.stop(grace)
@@ -219,7 +220,7 @@ class State:
                 database.close()
 
     def forget_parent(self) -> None:
-        """Leave everything to the parent, after a fork."""
+        """Forget, in a forked child, what belongs to its parent."""
         if self._store is not None:
             for database in self.databases:
                 database.forget()
@@ -239,9 +240,9 @@ def all_states() -> list[State]:
 
 
 def spare_loaded() -> None:
-    """Have what is loaded by now never looked through for garbage again.
+    """Exempt all that is loaded so far from garbage collection.
 
-    It stays anyway, and to look through all of it holds up every thread for 0.1 to
+    It stays loaded anyway, and a full collection would hold up every thread for 0.1 to
     0.2 s now and then, the first time soon after the start.
     """
     gc.collect()
@@ -249,24 +250,24 @@ def spare_loaded() -> None:
 
 
 def this_app() -> Flask:
-    """Give the current app itself, not the proxy for it."""
+    """Return the current app itself, not the proxy for it."""
     return t.cast(Flask, t.cast(t.Any, current_app)._get_current_object())
 
 
 def this_request() -> Request:
-    """Give the current request itself: the proxy for it looks it up at each use."""
+    """Return the current request itself, because its proxy looks it up at each use."""
     return t.cast(Request, t.cast(t.Any, request)._get_current_object())
 
 
 def opened_state(app: Flask) -> State:
-    """Give an app's state with its journal open."""
+    """Return an app's state with its journal open."""
     state = get_state(app)
     state.open(app)
     return state
 
 
 def get_state(app: Flask) -> State:
-    """Give an app's state.
+    """Return an app's state.
 
     :raises RuntimeError: if the extension was not set up on it
     """

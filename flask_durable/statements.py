@@ -67,7 +67,7 @@ ENDED_COLUMNS = (
     e.c.parent_step,
     e.c.on_failure,
 )
-"""What those need to know who follow up an end."""
+"""What has to be known of an execution that ends, see ``follow_ups``."""
 
 STEP_COLUMNS = (
     s.c.id,
@@ -84,7 +84,7 @@ STEP_COLUMNS = (
 
 
 JOURNAL = (s.c.error, s.c.output, s.c.topic, s.c.event)
-"""What a replay needs of a step beside that."""
+"""What a replay needs to know of a step in addition."""
 
 
 class Statements:
@@ -122,8 +122,8 @@ class Statements:
 
     @once
     def bind_record(self) -> cabc.Callable[[Values], Bound]:
-        """Gives ``record`` its values: a step's, an execution's id, its attempt and a
-        nonce."""
+        """Binds ``record`` to its values: a step's, an execution's id, its attempt and
+        a nonce."""
         return self.record.binder(
             (*StepRecord._fields, "execution_id", "attempt", "nonce")
         )
@@ -211,7 +211,7 @@ def _new(insert: t.Any, **values: t.Any) -> t.Any:
         .values(**values, due_at=values["ready_at"], created_at=db_now())
         .values(deadline_at=db_now() + param("deadline", sa.Double()))
         .values(looks=0, crashes=0, errors=0, rejections=0, refusals=0)
-        # One that is sent again may meet itself, on its way all the time.
+        # If it is sent again, the first one may have arrived after all.
         .on_conflict_do_nothing()
         .returning(e.c.created_at)
     )
@@ -244,7 +244,7 @@ def _claim() -> sa.Update:
 
 
 def _suspended_now() -> sa.ColumnElement[bool]:
-    """The fence within a suspension: its first statement wrote the row."""
+    """The fence within a suspension, whose first statement has set the nonce."""
     return sa.and_(
         e.c.id == param("execution_id", sa.Text()),
         e.c.attempt == param("attempt", sa.Integer()),
@@ -253,7 +253,7 @@ def _suspended_now() -> sa.ColumnElement[bool]:
 
 
 def _suspend() -> sa.Update:
-    # Who was woken meanwhile goes on at once: what it waits for may be there.
+    # If it was woken meanwhile, it goes on at once: what it waits for may be there.
     ready = sa.case(
         (e.c.wakes != param("wakes", sa.Integer()), db_now()),
         else_=column_param(e.c.ready_at),
@@ -276,7 +276,7 @@ def _suspend() -> sa.Update:
 
 
 def lock_topic() -> Select:
-    """Let nobody send to a topic or begin to wait for it until we commit."""
+    """Keep others from sending to a topic or waiting for it until we commit."""
     key = sa.func.hashtextextended(param("topic", sa.Text()), 0)
     return sa.select(sa.func.pg_advisory_xact_lock(key))
 

@@ -31,21 +31,21 @@ _WAITS = {"sleeping", "retrying", "waiting"}
 
 
 def status_url(execution_id: str) -> str:
-    """Give the absolute link to an execution's status document."""
+    """Return the absolute link to an execution's status document."""
     return _url("status", execution_id)
 
 
 def response_url(execution_id: str, wait: float = 0.0) -> str:
-    """Give the absolute link to an execution's final response.
+    """Return the absolute link to an execution's final response.
 
-    :param wait: the seconds that whoever follows it waits
+    :param wait: seconds that a request of this link waits for the response
     """
     query = {"wait": f"{wait:g}"} if wait else {}
     return _url("response", execution_id, **query)
 
 
 def events_url(execution_id: str) -> str:
-    """Give the absolute link to the events of an execution."""
+    """Return the absolute link to the events of an execution."""
     return _url("events", execution_id)
 
 
@@ -73,7 +73,7 @@ def describe_execution(
 def status_document(
     execution: Execution, steps: cabc.Sequence[StepRecord]
 ) -> dict[str, t.Any]:
-    """Describe an execution to whoever holds its link; no outputs are in it."""
+    """Describe an execution for those who have its link, without any outputs."""
     return {
         **describe_execution(execution, steps),
         "status_url": status_url(execution.id),
@@ -84,12 +84,12 @@ def status_document(
 
 
 def error_type(execution: Execution) -> str | None:
-    """Name why it failed, or why its last attempt did."""
+    """Name the error with which an execution failed, or its last attempt."""
     return None if execution.error is None else Failure.decode(execution.error).type
 
 
 def describe_step(step: StepRecord) -> dict[str, t.Any]:
-    """Describe a step; no outputs are in it."""
+    """Describe a step, without its output."""
     return {
         "id": step.id,
         "kind": step.kind,
@@ -106,7 +106,7 @@ def waiting_for(
 ) -> dict[str, t.Any] | None:
     """Tell what a suspended execution waits for.
 
-    :param steps: those without an outcome at least
+    :param steps: its steps, at least those without an outcome
     """
     if execution.status != "suspended":
         return None
@@ -118,7 +118,7 @@ def waiting_for(
         return {"kind": "retry", "step": None, "until": until}
 
     first = min(waiting, key=lambda step: step.wake_at or math.inf)
-    # At its deadline the execution goes on, to fail.
+    # At its deadline the execution is woken, and fails.
     ends = [end for end in (first.wake_at, execution.deadline_at) if end is not None]
     return {
         "kind": "retry" if first.status == "retrying" else first.kind,
@@ -150,7 +150,7 @@ def accepted(
 def document_response(
     execution: Execution, steps: cabc.Sequence[StepRecord], status: int = 200
 ) -> Response:
-    """Make the status document an answer."""
+    """Make an answer of the status document."""
     body = json.dumps(status_document(execution, steps), indent=2)
     response = Response(body + "\n", status, content_type="application/json")
     response.cache_control.no_store = True
@@ -166,7 +166,7 @@ def link_status(response: Response, execution_id: str, url: str) -> None:
 
 
 def retry_after(execution: Execution) -> int:
-    """Give the whole seconds after which it is worth to look again."""
+    """Return after how many whole seconds a client should look again."""
     if execution.status != "suspended":
         return 1
 
@@ -175,6 +175,6 @@ def retry_after(execution: Execution) -> int:
 
 
 def prefers_html(request: Request) -> bool:
-    """Tell whether a person with a browser asks."""
+    """Tell whether the client wants HTML more than JSON, as browsers do."""
     accept = request.accept_mimetypes
     return accept["text/html"] > accept["application/json"]

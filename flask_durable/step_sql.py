@@ -22,13 +22,13 @@ MARKS = tuple(map(constant, ("running", "retrying", "sleeping", "waiting")))
 CLAIMABLE = (constant("pending"), constant("suspended"))
 
 GIVEN = [c for c in s.c if c.name not in ("execution_id", "attempt")]
-"""What a step's writer gives beside what the fence finds."""
+"""The columns whose values are given; the fence finds those of the others."""
 
 HEX = [c for c in GIVEN if isinstance(c.type, sa.LargeBinary)]
-"""Of these, what JSON can't hold as it is."""
+"""Those of them that JSON can't hold; they are sent as hex."""
 
 LINES = "lines"
-"""The parameter with several steps."""
+"""The parameter that holds several steps."""
 
 
 def column_param(column: sa.Column[t.Any]) -> sa.ColumnElement[t.Any]:
@@ -39,19 +39,19 @@ def column_param(column: sa.Column[t.Any]) -> sa.ColumnElement[t.Any]:
 def is_running() -> sa.ColumnElement[bool]:
     """Whether an execution that is found by its id is running.
 
-    The status as it is would fit the index of all that is running, too. PostgreSQL may
-    prefer that, and then walks through whatever ran since its last vacuum.
+    With a plain comparison, the index of all running executions would do, too.
+    PostgreSQL may prefer it, and then walks through whatever ran since its last vacuum.
     """
     return e.c.status.concat(sa.literal_column("''")) == RUNNING
 
 
 def mine() -> sa.ColumnElement[bool]:
-    """The fence: this attempt still is the execution's running one."""
+    """The fence: this attempt is still the execution's running one."""
     return _is_run_by(param("execution_id", sa.Text()), param("attempt", sa.Integer()))
 
 
 def unasked(fence: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    """The same, of an attempt that was not asked to end."""
+    """The fence, and that nobody asked the execution to end."""
     return sa.and_(fence, e.c.cancel_requested == sa.literal_column("0"))
 
 
@@ -65,7 +65,7 @@ def record(insert: t.Any, fence: sa.ColumnElement[bool]) -> t.Any:
     """Write an outcome or a mark under the fence; outcomes are never changed.
 
     ``FOR SHARE`` makes a claim that is committing and this write wait for each
-    other; without it a stale attempt's outcome can land after the claim. It gives no
+    other; without it a stale attempt's outcome can land after the claim. It returns no
     row, which would cost time at each step.
     """
     source = sa.select(e.c.id, e.c.attempt, *map(column_param, GIVEN)).where(fence)
@@ -73,9 +73,9 @@ def record(insert: t.Any, fence: sa.ColumnElement[bool]) -> t.Any:
 
 
 def record_and_ask(insert: t.Any) -> t.Any:
-    """The same whether or not it was asked to end, and tell that."""
+    """The same, also if the execution was asked to end; return whether it was."""
     asked = sa.select(e.c.cancel_requested).where(
-        # That of the row which is written; a column of its table would be joined.
+        # The id of the written row; as a column of its table it would make a join.
         e.c.id == sa.literal_column("execution_id", sa.Text())
     )
     return record(insert, mine()).returning(asked.scalar_subquery())
@@ -84,7 +84,7 @@ def record_and_ask(insert: t.Any) -> t.Any:
 def record_all(insert: t.Any) -> t.Any:
     """The same for several steps of executions that were not asked to end.
 
-    Its parameter is a list in JSON: one text costs the driver less than many values.
+    The parameter is a JSON list: one text costs the driver less than many values.
     """
     types = [sa.Text() if c in HEX else c.type for c in s.c]
     columns = [sa.column(c.name, each) for c, each in zip(s.c, types, strict=True)]
@@ -96,8 +96,8 @@ def record_all(insert: t.Any) -> t.Any:
     values = [
         sa.func.decode(line[c.name], hex_) if c in HEX else line[c.name] for c in GIVEN
     ]
-    # Each by its key: a join may be planned as a walk through all. Rows are locked in
-    # the order in which lines are given, as in all transactions that of the ids.
+    # Each row is found by its key: a join may be planned as a walk through all. Rows
+    # are locked in the order of the lines, which is that of ids in all transactions.
     fence = (
         sa.select(e.c.id, e.c.attempt)
         .where(unasked(_is_run_by(line.execution_id, line.attempt)))
@@ -120,7 +120,7 @@ def _over_marks(insert: t.Any, source: t.Any) -> t.Any:
 
 
 def mark_running(insert: t.Any) -> t.Any:
-    """Show a step that runs for long, unless its try has ended by now."""
+    """Mark a step as running that takes long, unless its try has ended by now."""
     names = (s.c.id, s.c.kind, s.c.tries, s.c.position, s.c.nonce, s.c.started_at)
     source = sa.select(e.c.id, e.c.attempt, RUNNING, *map(column_param, names)).where(
         mine()

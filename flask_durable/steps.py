@@ -1,4 +1,4 @@
-"""The verbs that a view calls."""
+"""The methods of ``step``, which views call."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ OUTSIDE = (
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
-    """The steps of the running execution, whichever that is where it is used."""
+    """The steps of whichever execution is running where a method is called."""
 
     _retry: Retry | None = None
     _at_most_once: bool = False
@@ -83,11 +83,11 @@ class Steps:
     ) -> t.Any:
         """Run a function once, commit what it returns, and give that back.
 
-        In later attempts the committed value is given back without a call.
+        In later attempts the committed value is returned without a call.
 
-        :param id: the step's name in this execution, up to 200 characters; the
-            same again in one attempt becomes ``id#2``, ``id#3`` …
-        :param fn: the function; an ``async`` one runs on a loop of its own
+        :param id: the step's name in this execution, 1 to 200 characters; the same
+            id again in one attempt becomes ``id#2``, ``id#3`` …
+        :param fn: the function; an ``async`` one runs on an event loop of its own
         :raises StepError: if its tries are used up
         :raises StepOutputError: if its result can't be stored
         """
@@ -194,7 +194,7 @@ class Steps:
         scope = get_scope()
         retry = self._retry or scope.attempt.retry
         once = self._at_most_once
-        # Such a step must not be called again, and tests drive one after the other.
+        # At-most-once steps must not wait for their commit, nor must those of tests.
         at_once = once or scope.attempt.state.probe is not None
         outbox = None if at_once else Outbox(scope.attempt)
 
@@ -323,7 +323,7 @@ class Steps:
 
 
 def get_scope() -> Scope:
-    """Give the line of calls of the running attempt.
+    """Return the scope of the view or the branch that is running here.
 
     :raises MisplacedStepError: outside of a durable endpoint
     """

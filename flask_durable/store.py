@@ -1,4 +1,4 @@
-"""What an attempt tells the journal; every write is fenced."""
+"""The writes of attempts to the journal; every one is fenced."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class FollowUp(t.Protocol):
     def lock(
         self, connection: sa.Connection, parent_id: str | None, step: str | None
     ) -> None:
-        """Lock what it will touch before the row that ends."""
+        """Lock what it will write to, before the row that ends."""
 
     def __call__(self, connection: sa.Connection, ended: EndedRow) -> None:
         """Do it."""
@@ -82,7 +82,7 @@ class Store(Beginner):
         def wrote(connection: sa.Connection) -> bool:
             return self._wrote_step(connection, execution_id, step.id, nonce)
 
-        # It was asked to end, another attempt took over, or the database is away.
+        # Not written: it was asked to end, another attempt took over, or an outage.
         key = {"execution_id": execution_id, "attempt": attempt, "nonce": nonce}
         bound = self.sql.record_and_ask.bind(step._asdict() | key)
         rows = self._commit_alone(execution_id, attempt, wrote, bound)
@@ -96,7 +96,7 @@ class Store(Beginner):
     ) -> tuple[StepRecord, bool]:
         """Commit a step's outcome in one transaction with the work that gives it.
 
-        :param work: may be done again if the connection breaks, but is committed
+        :param work: may be called again if the connection breaks, but is committed
             once
         :return: the outcome, and whether the execution was asked to end
         :raises LeaseLostError: if another attempt took over; nothing is committed
@@ -151,7 +151,7 @@ class Store(Beginner):
 
         It starts at once if something woke the execution since the attempt began.
 
-        :param ready_at: the time; infinite if only a waker ends it
+        :param ready_at: the time; infinite if only a wake-up ends the suspension
         :param mark: a step's mark to commit with it
         :param errors: how many attempts in a row ended in an error
         :param wakes: how often it had been woken when the attempt began
@@ -164,7 +164,7 @@ class Store(Beginner):
             "errors": errors,
             "error": error,
         }
-        # The execution comes first: who writes steps locks it as well.
+        # The execution's row comes first, because writing a step locks it, too.
         marks = [self.sql.mark.bind(mark._asdict() | key)] if mark else []
         topics = sorted(waits, key=lambda wait: wait.topic)
 
@@ -189,7 +189,7 @@ class Store(Beginner):
         marks: list[Bound],
     ) -> bool:
         with self.database.transaction(connection):
-            # A number that no counter has says that it was woken.
+            # With a number that the counter never has, it counts as woken.
             woken = -1 if self._any_event(connection, topics) else wakes
             rows = self.sql.suspend(connection, wakes=woken, **values)
 
@@ -199,8 +199,8 @@ class Store(Beginner):
         return bool(rows)
 
     def _any_event(self, connection: sa.Connection, waits: cabc.Iterable[Wait]) -> bool:
-        """Tell whether one of several events is there; no other can come until we
-        commit, by which senders see that it is waited for."""
+        """Tell whether one of several events is there. No other can be sent until we
+        commit, and then its sender sees the wait."""
         found = False
 
         for wait in waits:
@@ -272,7 +272,7 @@ class Store(Beginner):
     ) -> Rows:
         """Commit statements of which the first is fenced, and give its rows.
 
-        :param wrote: tells whether that was done before, its answer lost
+        :param wrote: tells whether it was committed before, and its answer lost
         """
         written = self.commits.write(execution_id, *bounds)
 
@@ -288,7 +288,7 @@ class Store(Beginner):
         wrote: cabc.Callable[[sa.Connection], bool],
         *bounds: Bound,
     ) -> Rows:
-        """The same without others, and as long as the database is away."""
+        """Do the same without other threads' writes, and wait out an outage."""
         found: Rows = []
 
         def work(connection: sa.Connection) -> bool:

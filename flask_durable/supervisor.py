@@ -1,7 +1,7 @@
-"""Keep a number of child processes alive, and end them in order.
+"""Keeps a number of child processes alive, and stops them in an orderly way.
 
-Children are started anew, not forked: what the app opened when it was loaded (a
-pool of connections, say) must not be shared by processes.
+Children are new processes, not forks, because processes must not share what the app
+opened when it was loaded, such as a pool of connections.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from . import clock
 logger = logging.getLogger(__name__)
 
 STOP_GRACE = 25.0
-"""Seconds that children have to finish what is in hand."""
+"""Seconds that children have to finish running replays."""
 
 FORCE_GRACE = 5.0
-"""Seconds that they have after that to hand it back, before they are killed."""
+"""Seconds that they have after that to hand these back, before they are killed."""
 
 MIN_LIFE = 1.0
-"""Seconds between two starts of the same child, if it ends at once or can't begin."""
+"""Seconds between two starts of a child that ends at once or can't be started."""
 
 PAUSE = 0.05
 """Seconds between two looks at the children."""
@@ -36,7 +36,7 @@ PARENT = "DURABLE_WORKER_PARENT"
 
 
 class Stop:
-    """Whether this process was asked to end; handlers do nothing but note it."""
+    """Notes that this process was asked to end; signal handlers do nothing else."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -58,10 +58,10 @@ class Stop:
 class Supervisor:
     """Runs a command in several child processes.
 
-    :param command: the program and its arguments; it ends on ``SIGTERM``, and hands
-        back at once what is in hand on ``SIGQUIT``
+    :param command: the program and its arguments; it ends in an orderly way on
+        ``SIGTERM``, and on ``SIGQUIT`` hands back at once what it runs
     :param count: how many children
-    :param once: whether children that ended are done, as in a burst
+    :param once: whether children that ended are not started again, as in a burst
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Supervisor:
             try:
                 self._children[self._start()] = now
             except OSError as error:
-                # The machine may have no memory for it at the moment, say.
+                # The machine may be out of memory for a moment, say.
                 logger.warning(
                     "A process can't be started: %s. It is tried again.", error
                 )

@@ -19,13 +19,13 @@ from .state import State
 logger = logging.getLogger(__name__)
 
 STOP_PATIENCE = 5.0
-"""Seconds that the end of the process waits for a look under way."""
+"""Seconds that the end of the process waits for the sweeper's current look."""
 
 SCHEMA_PAUSE = 30.0
-"""Seconds until the tables are looked for again, if they are not ours."""
+"""Seconds until the tables are checked again, if they are of another version."""
 
 OUTAGE_QUIET = 10.0
-"""Seconds without an error after which the next one is worth a line again."""
+"""Seconds without an error after which the next one is logged again."""
 
 POLL = 1.0
 """Longest time between two looks, in seconds."""
@@ -37,17 +37,17 @@ BATCH_PAUSE = 0.05
 """Longest time between two batches of these, in seconds."""
 
 TOLD = 0.5
-"""Seconds for which a process goes on to look for what it was told of."""
+"""Seconds for which a process keeps looking for an execution that it was told of."""
 
 
 class Sweeper:
     """Finds due executions and hands them on.
 
-    Each process looks after its own machine's owners. Where all processes share
-    the same hands, one of them sweeps for all; any other one only sends what it
-    was told of, as that could not wait until the one looks again.
+    Each process watches the owners of its own machine. Where all processes share
+    the same hands, one of them sweeps for all. Another one sweeps only when it was
+    told of an execution, which need not wait then until the elected one looks again.
 
-    :param hands: who takes them
+    :param hands: takes the executions: threads of this process, or a queue
     """
 
     def __init__(self, state: State, hands: Hands) -> None:
@@ -92,7 +92,7 @@ class Sweeper:
         try:
             self._election.resign()
         except JournalUnavailable:
-            # Another one takes over when the term has ended.
+            # Another process takes over when the term has ended.
             pass
 
     def _log_outage(self, error: JournalUnavailable) -> None:
@@ -105,7 +105,7 @@ class Sweeper:
         self._away_at = now
 
     def look(self) -> float:
-        """Do what is due, and give the seconds until the next look."""
+        """Do what is due, and return the seconds until the next look."""
         if clock.boottime() - self._watched_at >= POLL:
             self._watched_at = clock.boottime()
             self._watch_owners()
@@ -119,7 +119,7 @@ class Sweeper:
         return self._sweep()
 
     def _sweep(self) -> float:
-        """Send what is due, and give the seconds until the next look."""
+        """Send what is due, and return the seconds until the next look."""
         left = self._state.upkeep.next_due()
 
         if left is None or left > 0:
@@ -134,7 +134,7 @@ class Sweeper:
 
     def _purge(self) -> bool:
         """Delete a batch of what is old, and tell whether there may be more."""
-        # After an error it is not at once done again, since nothing is sent then.
+        # After an error, don't try again at once: nothing would be sent meanwhile.
         self._purge_at = clock.boottime() + PURGE_PAUSE
         deleted, more = self._state.control.purge_some(self._state.config.retention)
         self._purged += deleted
@@ -170,7 +170,7 @@ class Sweeper:
         return hands.usable
 
     def sweep(self, limit: int) -> int:
-        """Take up to so many due executions, and give how many there were."""
+        """Hand on up to ``limit`` due executions, and return how many there were."""
         found = self._state.upkeep.sweep(limit, self._hands.patience, self._second_look)
 
         self._hands.send([due for due in found if due.status != "running"])
@@ -199,7 +199,7 @@ class Sweeper:
         return self._state.config.lease / 3 + 1.0
 
     def _watch_owners(self) -> None:
-        """Release at once what processes of this machine ran that died."""
+        """Release at once the executions of this machine's processes that died."""
         for owner in self._state.upkeep.owners():
             if fate(owner) == "dead" and release_all(self._state.upkeep, owner):
                 self.wake(0.0)
@@ -207,9 +207,9 @@ class Sweeper:
     def _look_at_lapsed(self, due: Due) -> None:
         """Take over an attempt whose lease ran out, at the second look.
 
-        A process of this machine that lives is never robbed, however late its
-        heartbeat is; nor is anybody right after this process could not reach
-        the database, since then the others could not renew either.
+        Nothing is taken from a live process of this machine, however late its
+        heartbeat is; nor from anybody right after this process could not reach
+        the database, because then others could not renew their leases, either.
         """
         owner = due.owner or ""
         state = self._state
