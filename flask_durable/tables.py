@@ -25,18 +25,18 @@ executions = sa.Table(
     # The fencing token: each claim adds one, each write carries it.
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("owner", sa.Text),
-    # Marks the last write, so that one whose answer was lost is known again.
+    # Marks the last write, so that one whose answer was lost is recognised.
     sa.Column("nonce", sa.Text, nullable=False),
-    # When an attempt may be claimed, or, of a running one, the lease's end.
+    # When an attempt may be claimed; while one runs, the end of its lease.
     sa.Column("ready_at", sa.Double),
     # When somebody must look at it again; empty once it ended.
     sa.Column("due_at", sa.Double),
-    # How often sweepers saw this lease run out; each renewal begins anew.
+    # How often sweepers saw that this lease had run out; a renewal resets it.
     sa.Column("looks", sa.Integer, nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("finished_at", sa.Double),
-    # How often running it lost its process, raised an error outside of steps,
-    # or was turned away by the app; and how often for good reasons.
+    # How often an attempt lost its process, or raised an error outside of steps; how
+    # often a replay did not reach the endpoint, and how often as the app refused it.
     sa.Column("crashes", sa.Integer, nullable=False),
     sa.Column("errors", sa.Integer, nullable=False),
     sa.Column("rejections", sa.Integer, nullable=False),
@@ -49,20 +49,20 @@ executions = sa.Table(
     sa.Column("response", sa.LargeBinary),
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("response_body", sa.LargeBinary),
-    # How often something woke it: a suspension that was overtaken by one is short.
+    # How often it was woken: if that has grown since the claim, a suspension is short.
     sa.Column("wakes", sa.Integer, nullable=False, server_default="0"),
-    # What of its endpoint it runs: the view, or what follows a failure.
+    # What of its endpoint it runs: the view, or the function after a failure.
     sa.Column("role", sa.Text, nullable=False, server_default="view"),
     # The execution that began it, and by which step; "!" after a failure, and nothing
     # if another one took its place.
     sa.Column("parent_id", sa.Text),
     sa.Column("parent_step", sa.Text),
     sa.Column("cancel_requested", sa.Integer, nullable=False, server_default="0"),
-    # Whether something follows its failure.
+    # Whether a function runs after its failure.
     sa.Column("on_failure", sa.Integer, nullable=False, server_default="0"),
     sa.Column("deadline_at", sa.Double),
-    # Which requests are one: a digest of the client's key, its scope and its
-    # endpoint; and a digest of what such a request must agree with.
+    # By what a repeated request is recognised: a digest of the client's key, its scope
+    # and its endpoint; and a digest of all that must be the same in both requests.
     sa.Column("idempotency", sa.Text),
     sa.Column("fingerprint", sa.Text),
     # When its attempts began and ended, as ``history`` writes it.
@@ -75,7 +75,8 @@ RARE = executions.c.status.in_(
         for status in ("failed", "cancelled", "suspended")
     ]
 )
-"""What an operator looks for and few have: none that completes at once is indexed."""
+"""Statuses that operators look for and few executions have: an execution that completes
+at once is never in this index."""
 
 sa.Index(
     "ix_durable_executions_status",
@@ -145,7 +146,7 @@ steps = sa.Table(
     sa.Column("error_type", sa.Text),
     sa.Column("error", sa.LargeBinary),
     sa.Column("output", sa.LargeBinary),
-    # What it waits for, and the number of the event that it got.
+    # The topic of the events that it waits for, and the number of the one that it got.
     sa.Column("topic", sa.Text),
     sa.Column("event", sa.BigInteger),
 )
@@ -169,7 +170,7 @@ events = sa.Table(
         autoincrement=True,
     ),
     sa.Column("topic", sa.Text, nullable=False),
-    # A mark of the sender's by which a second one of the same is left out.
+    # The sender's mark: a second event with the same one is dropped.
     sa.Column("dedup", sa.Text, nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("data", sa.LargeBinary, nullable=False),
@@ -178,7 +179,7 @@ events = sa.Table(
 sa.Index("ix_durable_events_topic", events.c.topic, events.c.number)
 sa.Index("ix_durable_events_dedup", events.c.topic, events.c.dedup, unique=True)
 
-# Which process sends what is due to a queue that all share, app by app.
+# For each app, which process sends due executions to the queue that all share.
 leaders = sa.Table(
     "durable_leaders",
     metadata,

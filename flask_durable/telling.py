@@ -1,4 +1,4 @@
-"""``step.progress``: a line for whoever watches."""
+"""``step.progress``: messages for those who watch an execution."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .scope import Scope
 logger = logging.getLogger(__name__)
 
 MAX_BYTES = 16_384
-"""Most bytes of a line, encoded."""
+"""Most bytes of an encoded message."""
 
 
 def tell(scope: Scope, message: str, data: dict[str, t.Any]) -> None:
-    """Store a line for those who watch; if that fails, only the log says so.
+    """Store a message for those who watch; a failure is only logged.
 
-    What a view says while it walks again through steps that are done has been said.
+    While a view goes again through completed steps, nothing is stored: it has been.
     """
     attempt = scope.attempt
     running = running_step.get()

@@ -48,7 +48,7 @@ MAX_REJECTIONS = 20
 """How often replays may be turned away before a test hears of it."""
 
 MAX_STOPS = 100
-"""Due times at which one turn of the clock stops."""
+"""Most due times at which one move of the clock stops."""
 
 Answer = TestResponse | Crashed | ExecutionInfo | str
 """What names an execution: an answer of it, or its id."""
@@ -77,7 +77,7 @@ class DurableClient(FlaskClient):
                 response = super().open(*args, **options)
                 return response
             finally:
-                # Whatever came out of it: a killed server has no answer.
+                # Whatever the response: a killed server would not have sent it.
                 crashes = self._bury(state)
 
                 if crashes:
@@ -186,7 +186,7 @@ class DurableClient(FlaskClient):
 
     @contextlib.contextmanager
     def _probing(self) -> cabc.Iterator[State]:
-        """Have the app ask this client's faults."""
+        """Make this client's faults the app's probe."""
         state = opened_state(self.application)
         before, state.probe = state.probe, self._faults
 
@@ -231,7 +231,7 @@ class DurableClient(FlaskClient):
         raise _endless(None)
 
     def _bury(self, state: State) -> list[Crash]:
-        """Free the leases of attempts that were killed, as a live process does."""
+        """Release the leases of killed attempts, as another process would."""
         crashes = self._faults.take_crashes()
         dead = {(crash.execution_id, crash.attempt) for crash in crashes}
 
@@ -243,7 +243,7 @@ class DurableClient(FlaskClient):
         return crashes
 
     def _turn_to_retry(self, state: State, execution: Execution) -> None:
-        """Turn the clock to the next try, if that is what an execution waits for."""
+        """Move the clock to the next try, if that is what an execution waits for."""
         if execution.status == "running":
             raise KitError(
                 f"Execution {execution.id} runs in attempt {execution.attempt}, which"
@@ -269,7 +269,7 @@ class DurableClient(FlaskClient):
         self._driver.turn(max(0.0, ready_at - execution.now) + TICK)
 
     def _behind(self, answer: Answer) -> tuple[str, str]:
-        """Give the execution behind an answer, and its status URL."""
+        """Return the execution behind an answer, and its status URL."""
         if isinstance(answer, Crashed):
             return answer.execution_id, answer.status_url
 

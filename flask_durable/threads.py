@@ -1,6 +1,6 @@
 """Threads of the operating system, also where gevent has patched ``threading``.
 
-A heartbeat that ran as a greenlet would stop whenever a view holds the hub.
+A heartbeat that ran as a greenlet would stop whenever a view blocks the hub.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def start_native_thread(target: cabc.Callable[[], None], name: str) -> None:
 
 
 def start_bare_thread(target: cabc.Callable[[], None]) -> None:
-    """Start the same without a name and without waiting until it runs."""
+    """Start a native thread without a name, and without waiting until it runs."""
     _original("start_new_thread")(target, ())
 
 
@@ -47,7 +47,7 @@ def are_greenlets() -> bool:
 
 
 def native_lock() -> t.Any:
-    """Make a lock for native threads and others; who waits for it holds the hub."""
+    """Make a lock for native threads, too; a greenlet that waits blocks the hub."""
     return _original("allocate_lock")()
 
 

@@ -1,4 +1,4 @@
-"""Which trace an execution has, and how its own span gets its id."""
+"""Which trace an execution belongs to, and how its own span gets its id."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ class Trace(t.NamedTuple):
     """Where an execution's spans belong, the same in every attempt and process."""
 
     client: Context
-    """What the client's request came with; empty if it has no trace."""
+    """The trace context of the client's request; empty if it has none."""
     root: trace.SpanContext
     """The span of the execution itself, which is made when it has ended."""
 
     @property
     def context(self) -> Context:
-        """The context of what is within the execution."""
+        """The parent context of the spans within the execution."""
         return trace.set_span_in_context(trace.NonRecordingSpan(self.root), EMPTY)
 
 
 def find_trace(
     tracer: trace.Tracer, execution_id: str, headers: cabc.Mapping[str, str]
 ) -> Trace:
-    """Find an execution's trace: that of its client's request, else one by its id.
+    """Find an execution's trace: its client's, else one that is derived from its id.
 
     :param headers: those of the captured request
     """
     carrier = {name.lower(): value for name, value in headers.items()}
     client = propagate.extract(carrier, EMPTY)
     found = trace.get_current_span(client).get_span_context()
-    # The id itself won't do: a part of it is no chance, and samplers take it for that.
+    # Not the id itself: samplers expect random bits, and a part of it is not random.
     digest = hashlib.blake2b(
         uuid.UUID(execution_id).bytes, digest_size=24, person=NAME.encode()
     ).digest()
@@ -60,7 +60,7 @@ def _root(trace_id: int, span_id: int, flags: int) -> trace.SpanContext:
 
 
 def _flags(tracer: trace.Tracer, trace_id: int) -> int:
-    """Ask the SDK's sampler once for all spans of a trace, by its id."""
+    """Ask the SDK's sampler, by the trace's id, once for all of its spans."""
     sampler: t.Any = getattr(tracer, "sampler", None)
     kind = trace.SpanKind.INTERNAL
 
@@ -78,21 +78,21 @@ _chosen: contextvars.ContextVar[trace.SpanContext | None] = contextvars.ContextV
 
 
 class ChosenIds:
-    """Stands before the SDK's generator of ids for the span that has its own.
+    """Wraps the SDK's id generator, so that a span can get chosen ids.
 
-    The SDK gives each library a tracer of its own; others are not touched.
+    The SDK makes a tracer for each library, so those of others are not touched.
     """
 
     def __init__(self, ids: t.Any) -> None:
         self._ids = ids
 
     def generate_span_id(self) -> int:
-        """Give the id of a new span."""
+        """Return the id of a new span."""
         chosen = _chosen.get()
         return chosen.span_id if chosen else self._ids.generate_span_id()
 
     def generate_trace_id(self) -> int:
-        """Give the id of a new trace."""
+        """Return the id of a new trace."""
         chosen = _chosen.get()
         return chosen.trace_id if chosen else self._ids.generate_trace_id()
 
@@ -101,7 +101,7 @@ class ChosenIds:
 
 
 def choose_ids(tracer: t.Any) -> None:
-    """Let a tracer make spans of a given id, if it is the SDK's."""
+    """Let a tracer make spans with chosen ids, if it is the SDK's."""
     ids = getattr(tracer, "id_generator", None)
 
     if ids is not None and not isinstance(ids, ChosenIds):
@@ -109,13 +109,13 @@ def choose_ids(tracer: t.Any) -> None:
 
 
 def can_choose_ids(tracer: trace.Tracer) -> bool:
-    """Tell whether a tracer can."""
+    """Tell whether a tracer can make spans with chosen ids."""
     return isinstance(getattr(tracer, "id_generator", None), ChosenIds)
 
 
 @contextlib.contextmanager
 def chosen_ids(context: trace.SpanContext) -> cabc.Iterator[None]:
-    """Have the span that is started meanwhile get these ids."""
+    """Give these ids to the span that is started within the ``with`` block."""
     token = _chosen.set(context)
 
     try:

@@ -1,4 +1,4 @@
-"""The seam for those who look at an app from within: what runs inside of what."""
+"""The seam for traces: what runs inside of what."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from .records import StepRecord
 
 
 class Tracer(t.Protocol):
-    """Stands in ``State.tracer`` of an app that is traced; else there is none.
+    """Is ``State.tracer`` of an app that is traced; otherwise that is ``None``.
 
-    What happens is told by signals; this is for what has to be current meanwhile.
+    Signals tell what has happened; this is for spans that must be current meanwhile.
     """
 
     def attempt(
@@ -28,7 +28,7 @@ class Tracer(t.Protocol):
         ...
 
     def headers(self) -> dict[str, str]:
-        """Give the headers by which a new request is known to belong to what runs."""
+        """Return the headers that make a new request a part of the current trace."""
         ...
 
 

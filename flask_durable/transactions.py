@@ -15,11 +15,11 @@ from .scope import Scope
 from .tries import StepTries
 
 Bind = cabc.Callable[[sa.Connection], cabc.Callable[[], t.Any]]
-"""Gives the call of a function that gets a connection."""
+"""Binds a user's function to the connection that it gets."""
 
 
 def run_transaction(scope: Scope, step_id: str, bind: Bind, retry: Retry) -> t.Any:
-    """Give a step's stored outcome, or run it and commit its outcome with it."""
+    """Return a step's stored outcome, or run it in the transaction that stores it."""
     name, found = scope.enter(step_id, TransactionTries.kind)
 
     if found is not None and found.is_outcome:

@@ -1,4 +1,4 @@
-"""The tries of one step: run its function, commit what came of it."""
+"""The tries of one step: run its function, commit the outcome."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def run_step(
     retry: Retry,
     at_most_once: bool = False,
 ) -> t.Any:
-    """Give a step's stored outcome, or run it and commit its outcome."""
+    """Return a step's stored outcome, or run it and commit its outcome."""
     name, found = scope.enter(step_id, "run")
 
     if found is not None and found.is_outcome:
@@ -91,7 +91,7 @@ class StepTries:
     def _begin(
         self, name: str, found: StepRecord | None
     ) -> tuple[StepRecord, float | None]:
-        """Give the step as it is begun, and when it may be."""
+        """Return the step as it begins, and before when it must not be tried."""
         attempt = self.attempt
         wake_at = None
 
@@ -99,8 +99,8 @@ class StepTries:
             tries, position = 1, attempt.next_position()
             started_at = attempt.now()
         else:
-            # A crash is no try: one that was running when its process died is
-            # begun again under the same number.
+            # A crash is no failed try: one that ran when its process died begins
+            # again under the same number.
             failed = found.tries if found.status in ("retrying", "waiting") else 0
             tries, position = max(failed + 1, found.tries), found.position
             started_at, wake_at = found.started_at, found.wake_at
@@ -111,8 +111,8 @@ class StepTries:
     def mark_start(self, found: StepRecord | None) -> None:
         """Commit that the function is about to be called.
 
-        :param found: a mark of an earlier attempt, which did not come back then
-        :raises StepInterruptedError: if there is one
+        :param found: what the journal has of the step
+        :raises StepInterruptedError: if an earlier attempt called it and did not return
         """
         if found is not None and found.status == "running":
             failure = Failure(INTERRUPTED_ERROR, "its process ended meanwhile")
@@ -150,7 +150,7 @@ class StepTries:
             self.step = self.step._replace(tries=self.step.tries + 1)
 
     def _try(self) -> t.Any:
-        """Do the work while the step shows as running."""
+        """Do the work; meanwhile the heartbeat may mark the step as running."""
         attempt, step = self.attempt, self.step
         lease = attempt.lease
         attempt.ensure_lease()
@@ -191,7 +191,7 @@ class StepTries:
         except OutputProblem as problem:
             self._output_error(problem)
 
-        # What failed before is kept: whoever looks at the step wants to know.
+        # Earlier failures are kept, for people who look at the step later.
         failure = self._failure and self._timed(self._failure, "")
         error = failure.encode() if failure else None
         attempt = self.attempt
@@ -203,9 +203,9 @@ class StepTries:
             raise stored_error(attempt, self.step.id, error) from error.__cause__
 
     def _encode(self, value: t.Any) -> tuple[bytes, t.Any]:
-        """Encode what the function returned, and give what its copy is made of.
+        """Encode what the function returned; also return what its copy is made of.
 
-        :raises OutputProblem: if that can't be, or is too big
+        :raises OutputProblem: if it can't be encoded, or is too big
         """
         try:
             output, plain = self.attempt.state.codec.encode_both(value)
@@ -228,7 +228,7 @@ class StepTries:
         )
 
     def _failed(self, error: BaseException) -> None:
-        """Return if it is time for the next try."""
+        """Return when it is time for the next try; if there is none, raise."""
         tries = self.step.tries
 
         if isinstance(error, MISUSE):

@@ -1,4 +1,4 @@
-"""Values that have no encoding, or can't be made again, and what to do about them."""
+"""Values that can't be encoded, or can't be rebuilt, and what to do about them."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ class Unencodable(TypeError):
 
 
 class Undecodable(ValueError):
-    """A value that is stored can't be made again.
+    """A stored value can't be rebuilt.
 
-    :param name: of its type
-    :param error: what the type's function raised; else it is not registered
+    :param name: the name of its type
+    :param error: what the type's decoder raised; ``None`` if it is not registered
     """
 
     def __init__(self, name: str, error: Exception | None = None) -> None:
@@ -93,12 +93,12 @@ def _a(name: str) -> str:
 
 
 def _has_id(value: t.Any) -> bool:
-    """Tell whether a value has an id, without asking for it: that may go far."""
+    """Tell whether a value has an id, without reading it: that may run a query."""
     return hasattr(type(value), "id") or "id" in getattr(value, "__dict__", ())
 
 
 def _content(value: t.Any) -> str | None:
-    """Name the call by which a response of Flask or of a client gives what is in it."""
+    """Name the method that returns the JSON of a Flask or an HTTP client's response."""
     if hasattr(type(value), "get_json"):
         return "get_json()"
 
@@ -109,14 +109,14 @@ def _content(value: t.Any) -> str | None:
 
 
 def _stand_in(value: t.Any) -> str | None:
-    """Say what has the same in it as a value that nobody keeps by an id."""
+    """Say what with the same contents can be stored in place of a value."""
     if isinstance(value, (cabc.Iterator, cabc.MappingView, range, collections.deque)):
         return "list(…)"
 
     if isinstance(value, bytearray | memoryview):
         return "bytes"
 
-    # Named ones, and rows of a database.
+    # Named tuples, and rows of a database.
     if isinstance(value, cabc.Sequence):
         return "a tuple"
 

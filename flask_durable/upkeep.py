@@ -26,9 +26,9 @@ from .upkeep_sql import UpkeepStatements
 
 
 class Upkeep:
-    """What heartbeats, sweepers and replays do to executions.
+    """What heartbeats, sweepers and replays do with executions.
 
-    None of it waits for a database that is away: it is done again soon.
+    Nothing here waits out an outage of the database: it is tried again soon.
     """
 
     def __init__(self, store: Store, notices: Notices | None = None) -> None:
@@ -40,7 +40,7 @@ class Upkeep:
     def renew(
         self, owner: str, execution_ids: cabc.Sequence[str], lease: float
     ) -> dict[str, int]:
-        """Renew the leases that an owner still holds, and give their attempts."""
+        """Renew the leases that an owner still holds, and return their attempts."""
         # Padded, so that few different statements are compiled.
         count = 1 << (len(execution_ids) - 1).bit_length()
         ids: dict[str, t.Any] = {
@@ -51,7 +51,7 @@ class Upkeep:
         return {row.id: row.attempt for row in rows}
 
     def mark_running(self, execution_id: str, attempt: int, step: StepRecord) -> None:
-        """Show that a step's try has begun, unless it has ended by now."""
+        """Mark a step as running, unless its try has ended by now."""
         names = ("id", "kind", "tries", "position", "started_at")
         self._store.ask(
             self._store.sql.mark_running,
@@ -123,7 +123,7 @@ class Upkeep:
         return done
 
     def sweep(self, limit: int, patience: float, second_look: float) -> list[Due]:
-        """Take up to so many executions that are due.
+        """Take up to ``limit`` due executions.
 
         :param patience: seconds until those that nobody claims are due again
         :param second_look: the same for running ones, whose lease ran out
@@ -138,7 +138,7 @@ class Upkeep:
         return [Due(*row) for row in rows]
 
     def next_due(self) -> float | None:
-        """Give the seconds until the next execution is due, by its database."""
+        """Return the seconds until an execution is due, by the database's clock."""
         now, due = self._store.ask(self._sql.next_due, app=self._store.app)[0]
         return None if due is None else due - now
 

@@ -37,7 +37,7 @@ class UpkeepStatements:
 
 
 def renew(count: int) -> sa.Update:
-    """Renew leases; their rows are locked in the order in which batches lock them."""
+    """Renew leases; rows are locked in the order of ids, in which batches lock, too."""
     end = db_now() + param("lease", sa.Double())
     held = (
         sa.select(e.c.id)
@@ -66,7 +66,7 @@ def _next_due() -> Select:
 
 
 def _as_seen() -> sa.ColumnElement[bool]:
-    """The lease is still the owner's that was seen, and not renewed since."""
+    """The lease still has the owner that was seen, and was not renewed since."""
     return sa.and_(
         e.c.owner == param("owner", sa.Text()),
         e.c.ready_at == param("ready_at", sa.Double()),
@@ -102,7 +102,7 @@ def _give_up() -> sa.Update:
 
 
 def _unclaimed() -> sa.ColumnElement[bool]:
-    """No attempt followed this one yet, although it could have."""
+    """No attempt has followed this one yet, although the next one may begin."""
     return sa.and_(
         e.c.id == param("execution_id", sa.Text()),
         e.c.attempt == param("attempt", sa.Integer()),
@@ -165,7 +165,7 @@ def _held() -> Select:
 
 
 def _sweep() -> sa.Update:
-    """Take the executions that are due, and look again only after a while."""
+    """Take due executions; they become due again only after a while."""
     found = (
         sa.select(e.c.id)
         .where(e.c.app == column_param(e.c.app), e.c.due_at <= db_now())

@@ -1,9 +1,9 @@
 """Encryption at rest, by the keys of ``DURABLE_ENCRYPTION_KEYS``.
 
-A value of the journal is stored as it is, or after a mark: encrypted, or, if it
-happens to begin with the mark itself, as a plain one that says so. So what was
-written before encryption was turned on can be read, and nothing is taken for what
-it is not.
+An encrypted value is stored after a mark, a plain one as it is. Only if a plain one
+happens to begin with the mark itself, it is stored after a mark that says that it is
+plain. So values from before encryption was turned on stay readable, and no plain value
+is taken for an encrypted one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if t.TYPE_CHECKING:
     from cryptography.fernet import MultiFernet
 
 MARK = b"\xffFD"
-"""No text in UTF-8 begins so, hence no JSON; bodies of requests may."""
+"""No UTF-8 text begins like this, so no JSON does; bodies of requests may."""
 
 PLAIN = MARK + b"0"
 SEALED = MARK + b"1"
@@ -41,15 +41,15 @@ class Vault:
         self._fernet = _fernet(keys) if keys else None
 
     def seal(self, value: bytes) -> bytes:
-        """Give what is stored for a value: itself, without a mark and keys."""
+        """Return the bytes to store for a value."""
         if self._fernet is not None:
-            # Fernet's text is a third longer than the bytes that it stands for.
+            # As bytes: Fernet's base64 text is a third longer.
             return SEALED + base64.urlsafe_b64decode(self._fernet.encrypt(value))
 
         return PLAIN + value if value.startswith(MARK) else value
 
     def open(self, stored: bytes) -> bytes | None:
-        """Give a value from what is stored; nothing if none of the keys fits."""
+        """Return the value of stored bytes, or ``None`` if none of the keys fits."""
         if not stored.startswith(MARK):
             return stored
 
@@ -103,13 +103,13 @@ def check_keys(name: str, value: t.Any) -> tuple[str, ...]:
 
 
 def _text(key: t.Any) -> str:
-    """Give a key without the blanks around it; what is no key becomes none."""
+    """Return a key as text without surrounding blanks; empty if it is no text."""
     text = key.decode("latin-1") if isinstance(key, bytes) else key
     return text.strip() if isinstance(text, str) else ""
 
 
 def _fernet(keys: cabc.Iterable[str]) -> MultiFernet:
-    # Only those who encrypt have the package.
+    # The package is installed only where encryption is used.
     from cryptography.fernet import Fernet
     from cryptography.fernet import MultiFernet
 

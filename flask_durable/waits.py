@@ -29,7 +29,7 @@ Timeout = float | dt.timedelta | None
 
 
 def event_topic(app: str, name: str, key: str | None) -> str:
-    """Name what a wait for an event is for."""
+    """Return the topic of an event."""
     return json.dumps([app, "event", name, key])
 
 
@@ -45,14 +45,14 @@ def check_event(name: str, key: str | None) -> None:
 
 
 def callback_topic(execution_id: str, step: str) -> str:
-    """Name what a wait for a callback is for."""
+    """Return the topic of a step's callback."""
     return json.dumps([execution_id, "callback", step])
 
 
 def check_timeout(step_id: str, timeout: Timeout) -> float | None:
-    """Give a time-out in seconds.
+    """Return a time-out in seconds.
 
-    :raises ValueError: if it is no time to wait
+    :raises ValueError: if nobody can wait so long
     """
     if timeout is None:
         return None
@@ -103,7 +103,7 @@ class Waiting:
         )
 
     def result(self) -> t.Any:
-        """Give what the event brought.
+        """Return what the event brought.
 
         :raises Suspended: if it is not there yet
         :raises WaitTimeoutError: if it did not come in time
@@ -131,7 +131,7 @@ class Waiting:
         raise self._suspend(wait)
 
     def _look(self, wait: Wait) -> tuple[Event | None, Wait]:
-        """Give what there is by now, and what to wait for if there is nothing."""
+        """Return the event, if it has been sent, and otherwise what to wait for."""
         return self.attempt.state.store.next_event(wait), wait
 
     def _suspend(self, wait: Wait) -> BaseException:
@@ -152,7 +152,7 @@ class Waiting:
         return replay_outcome(self.scope, step)
 
     def _time_out(self, wait: Wait) -> t.Any:
-        """Commit that nothing came, unless it comes at this very moment."""
+        """Commit that nothing came, unless the event comes at this very moment."""
         store = self.attempt.state.store
 
         def work(connection: sa.Connection) -> StepRecord:
@@ -164,7 +164,7 @@ class Waiting:
         return replay_outcome(self.scope, self.attempt.transact(work))
 
     def _outcome(self, event: Event) -> StepRecord:
-        """Give what an event makes of the step: it fails if there is no room."""
+        """Return the step's outcome: completed by the event, or failed if too big."""
         step = self._completed(event)
         size = len(step.output or b"")
 
@@ -193,7 +193,7 @@ class Waiting:
 
 
 def timed_out(step: StepRecord, now: float) -> StepRecord:
-    """Give the outcome of a wait that took too long."""
+    """Return the outcome of a wait that took too long."""
     waited = (step.wake_at or now) - step.started_at
     failure = Failure(TIMEOUT_ERROR, f"nothing came within {waited:g} s")
     return _failed_with(failure, step._replace(finished_at=now))

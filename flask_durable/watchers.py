@@ -1,4 +1,4 @@
-"""Requests that watch executions hold threads of the server: how many may."""
+"""How many requests may watch executions, as each of them holds a server's thread."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import typing as t
 from .threads import are_greenlets
 
 SAFE = 1
-"""Watchers of a server with threads whose number nobody tells: it has two at least."""
+"""Most watchers if the number of the server's threads is unknown: at least two."""
 
 DEVELOPMENT = 50
-"""Watchers of Flask's development server, which makes a thread for each request."""
+"""Most watchers of Flask's development server, which starts a thread per request."""
 
 GREENLETS = 500
-"""Watchers where gevent has made greenlets of threads and nobody tells how many."""
+"""Most watchers if threads are gevent's greenlets, and their number is unknown."""
 
 
 class Watchers:
     """The watching requests of this process, of all its apps.
 
-    At most half of the server's threads may watch: a replay that comes over HTTP
-    must find one. Where an attempt ends in this very process, they are told.
+    At most half of the server's threads may watch: a replay that comes over HTTP must
+    find a free one. When an attempt ends in this process, they are told at once.
     """
 
     server_threads: int | None = None
@@ -35,7 +35,7 @@ class Watchers:
         self.forget()
 
     def forget(self) -> None:
-        """Leave the parent's watchers to the parent, after a fork."""
+        """Forget, in a forked child, the watchers of its parent."""
         self._lock = threading.Lock()
         self._count = 0
         self._bells: dict[str, set[threading.Event]] = collections.defaultdict(set)
@@ -58,7 +58,7 @@ class Watchers:
 
     @contextlib.contextmanager
     def expect(self, execution_id: str) -> cabc.Iterator[threading.Event]:
-        """Give what is set whenever an attempt of an execution ends here."""
+        """Yield an event that is set when an attempt of an execution ends here."""
         bell = threading.Event()
 
         with self._lock:
@@ -84,7 +84,7 @@ class Watchers:
         half = (self.server_threads or 0) // 2
 
         if are_greenlets():
-            # gevent's own server says that it has no threads.
+            # gevent's own server says "wsgi.multithread" is false.
             return (
                 GREENLETS if self.server_threads is None else self.server_threads // 2
             )
@@ -100,7 +100,7 @@ class Watchers:
 
 
 watchers = Watchers()
-"""Those of this process."""
+"""The watchers of this process."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=watchers.forget)

@@ -45,10 +45,10 @@ from .sweeper import Sweeper
 logger = logging.getLogger(__name__)
 
 REDIS_PAUSE = 1.0
-"""Seconds until a worker that lost Redis begins anew."""
+"""Seconds until a worker that lost Redis begins again."""
 
 TELL_PAUSE = 60.0
-"""Seconds between two lines of an outage."""
+"""Seconds between two log lines about one outage."""
 
 REDIS_TIMEOUT = 5.0
 """Seconds to wait for a connection to Redis."""
@@ -94,11 +94,11 @@ class _Child:
         signal.signal(signal.SIGQUIT, self._on_force)
 
     def on_stop(self, number: int, frame: types.FrameType | None) -> None:
-        """Finish what is in hand."""
+        """Finish running replays, then end."""
         self.stop.asked = True
 
     def _on_force(self, number: int, frame: types.FrameType | None) -> None:
-        """Hand back what is in hand."""
+        """End at once; running attempts are handed back."""
         self.stop.asked = True
         self.state.leaves = True
         raise SystemExit(1)
@@ -109,7 +109,7 @@ class _Child:
 
 
 class _Rq(_Child):
-    """Works on the queue."""
+    """Works on the queue in Redis."""
 
     worker: ReplayWorker | None = None
     _away_at = -math.inf
@@ -117,7 +117,7 @@ class _Rq(_Child):
     _told_at = -math.inf
 
     def on_stop(self, number: int, frame: types.FrameType | None) -> None:
-        """Finish what is in hand, and wait for nothing more."""
+        """Finish the current job, and take no more."""
         self.stop.asked = True
 
         if self.worker is not None:
@@ -148,7 +148,7 @@ class _Rq(_Child):
                 time.sleep(0.05)
 
     def _log_outage(self, error: redis.RedisError) -> None:
-        """Log an outage at its begin, and seldom while it lasts."""
+        """Log an outage when it begins, and seldom while it lasts."""
         now = time.monotonic()
 
         if now - self._away_at > OUTAGE_QUIET or now - self._told_at >= TELL_PAUSE:
