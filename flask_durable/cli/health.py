@@ -1,4 +1,4 @@
-"""The commands that tell whether all is well."""
+"""The commands that check the setup and count executions."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ TIMEOUT = 3.0
 
 
 LATE = 10.0
-"""Seconds that what is due may wait to begin; an idle worker takes it at once."""
+"""Seconds that a due execution may wait to begin; an idle worker takes it at once."""
 
 
 class Trouble(Exception):
-    """Something is not as it must be."""
+    """Something is wrong."""
 
 
 class Doubt(Exception):
-    """Something may be as it must be, or not."""
+    """Something may be wrong, and only a person can tell."""
 
 
 MARKS = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "bad": ("bad ", "red")}
@@ -158,7 +158,7 @@ def _check_workers(state: State) -> str:
     if not count:
         raise Trouble(f"{text}: run `flask durable worker`")
 
-    # Redis goes on to name workers that were killed.
+    # Redis still lists workers that were killed.
     if (late := _seconds_late(state)) > LATE:
         raise Trouble(
             f"{text}, and a due execution has waited for {late:.0f} s: does"
@@ -169,7 +169,7 @@ def _check_workers(state: State) -> str:
 
 
 def _seconds_late(state: State) -> float:
-    """Tell how late the journal is, without making its tables."""
+    """Return how long a due execution has waited, without creating the tables."""
     if schema.version(state.store.database) != SCHEMA_VERSION:
         return 0.0
 
@@ -184,10 +184,10 @@ def _check_replay_url(state: State) -> str:
 
     import requests
 
-    # A replay has the host of the client's request.
+    # Like a replay, which names the host of the client's request, not the URL's.
     host = trusted_host(this_app())
     headers = {"Host": host} if host else {}
-    # It gets in nowhere, but the server says if it could not take a real one.
+    # A ticket for nothing; the server's answer says if it could not accept a real one.
     headers[HEADER] = sign_ticket(this_app(), Ticket("", 0, ""))
 
     try:
@@ -213,7 +213,7 @@ def _check_replay_url(state: State) -> str:
 
 
 def _nowhere(state: State) -> str:
-    """Name a page that only this extension answers, with 404."""
+    """Return a URL that only this extension answers, with 404."""
     path = f"{state.config.url_prefix}/executions/none"
     return urllib.parse.urljoin(t.cast(str, state.config.replay_url), path)
 

@@ -1,4 +1,4 @@
-"""The commands that look at executions and steer them."""
+"""The commands that show executions and act on them."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ PAUSE = 0.2
 """Seconds between two looks at an execution that is waited for."""
 
 HINT_AFTER = 5.0
-"""Seconds after which it is told that nobody has begun it."""
+"""Seconds after which a hint says that nobody has begun the execution."""
 
 NOT_BEGUN = "Nobody has begun it yet: does a server or `flask durable worker` run?"
 
 MAX_ERROR = 200
-"""Characters of a step's error in a table."""
+"""Most characters of a step's error in a table."""
 
 STATUSES = ("pending", "running", "suspended", "completed", "failed", "cancelled")
 ENDED = ("completed", "failed", "cancelled")
@@ -65,7 +65,7 @@ def list_executions(
 
 
 def _without_steps(info: ExecutionInfo) -> dict[str, t.Any]:
-    """Give what is known of an execution in a list, which has no steps."""
+    """Return an execution's fields without its steps, which a list does not read."""
     return {name: value for name, value in vars(info).items() if name != "steps"}
 
 
@@ -128,7 +128,7 @@ def _step_row(info: ExecutionInfo, step: StepInfo) -> tuple[t.Any, ...]:
 
 
 def _status(info: ExecutionInfo, step: StepInfo) -> str:
-    """Name the status of a step, which waits no more when its execution has ended."""
+    """Return a step's status: one that the execution's end cut off waits no more."""
     ended = info.finished_at is not None and step.finished_at is None
     return "cut off" if ended else step.status
 

@@ -21,13 +21,13 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON inste
 _CONTROLS = re.compile(
     "[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-"""What steers a terminal, turns the direction of a text, or is no character."""
+"""What controls a terminal or the direction of a text, and lone surrogates."""
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    """Give a text with all that steers a terminal as Python writes it in strings.
+    """Escape all that controls a terminal in a text, as in a Python string.
 
-    Clients may have written it.
+    The text may come from a client.
 
     :param lines: whether it may have line breaks and tabs
     """
@@ -42,7 +42,7 @@ def printable(text: str, *, lines: bool = False) -> str:
 
 
 def reports(*kinds: type[Exception]) -> cabc.Callable[[F], F]:
-    """Have a command end with a sentence for errors of these kinds, not a traceback."""
+    """Have a command print errors of these kinds as a sentence, not a traceback."""
 
     def decorate(command: F) -> F:
         @functools.wraps(command)
@@ -85,7 +85,7 @@ def print_table(names: cabc.Sequence[str], rows: cabc.Iterable[t.Any]) -> None:
 
 
 def local(time: dt.datetime) -> str:
-    """Give a time as the clock on the wall has it, with its distance from UTC."""
+    """Return a time in the local time zone, with its offset from UTC."""
     return time.astimezone().isoformat(" ", "seconds")
 
 

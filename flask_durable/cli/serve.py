@@ -1,4 +1,4 @@
-"""The commands that set up the journal and replay what is due."""
+"""The commands that set up the journal and replay due executions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .output import reports
 LOG_FORMAT = "%(asctime)s [%(process)d] %(levelname)s %(message)s"
 
 RQ_PROCESSES = 4
-"""Processes of a worker, as an embedded dispatcher has four threads."""
+"""Processes of a worker with Redis: as many as an embedded dispatcher has threads."""
 
 
 @click.command("upgrade")
@@ -65,7 +65,7 @@ def worker(processes: int | None, burst: bool, queue: str | None) -> None:
     at a time. Without it, each process looks for itself and replays in
     DURABLE_REPLAY_THREADS threads.
     """
-    # RQ takes its time to import, and only workers need it.
+    # RQ is slow to import, and only workers need it.
     from redis import RedisError
 
     from ..rq_queue import reason
@@ -112,6 +112,6 @@ def _describe(config: Config) -> str:
 
 
 def _place(url: str) -> str:
-    """Give a URL without its user and parameters, where passwords stand."""
+    """Return a URL without its user and parameters, which may contain passwords."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"

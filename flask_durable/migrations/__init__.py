@@ -1,6 +1,6 @@
-"""The steps from one version of the journal's tables to the next, for Alembic.
+"""Alembic's migrations from one version of the journal's tables to the next.
 
-A migration that was released is never changed. Each only adds, so that processes
-of the version before, which have checked the tables when they began, go on beside
-the new ones during a deployment.
+A released migration is never changed. Migrations only add, so that processes of the
+version before, which checked the tables when they began, can go on beside the new ones
+during a deployment.
 """

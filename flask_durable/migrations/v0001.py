@@ -10,7 +10,7 @@ down_revision = None
 
 
 def upgrade(op: Operations) -> None:
-    """Make the tables and their indexes."""
+    """Create the tables and their indexes."""
     _make_executions(op)
     _make_steps(op)
 

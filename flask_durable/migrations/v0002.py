@@ -1,4 +1,4 @@
-"""Which process sends what is due to a shared queue."""
+"""Which process sends due executions to a shared queue."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ down_revision = "0001"
 
 
 def upgrade(op: Operations) -> None:
-    """Make the table of leaders."""
+    """Create the table of leaders."""
     op.create_table(
         "durable_leaders",
         sa.Column("app", sa.Text, primary_key=True),

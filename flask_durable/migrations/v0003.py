@@ -10,7 +10,7 @@ down_revision = "0002"
 
 
 def upgrade(op: Operations) -> None:
-    """Make the table of events, and let steps wait for topics."""
+    """Create the table of events, and let steps wait for topics."""
     wakes = sa.Column("wakes", sa.Integer, nullable=False, server_default="0")
     op.add_column("durable_executions", wakes)
     op.add_column("durable_steps", sa.Column("topic", sa.Text))

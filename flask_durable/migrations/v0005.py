@@ -1,4 +1,4 @@
-"""Requests that are one: idempotency keys."""
+"""Repeated requests: idempotency keys."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ down_revision = "0005"
 
 
 def upgrade(op: Operations) -> None:
-    """Note attempts, and let few executions among many be found by their status."""
+    """Add the history of attempts, and an index of the statuses that are rare."""
     op.add_column("durable_executions", sa.Column("history", sa.Text))
     rare = sa.text("status IN ('failed', 'cancelled', 'suspended')")
     op.create_index(

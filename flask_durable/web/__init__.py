@@ -1,4 +1,4 @@
-"""The routes for whoever watches an execution."""
+"""The routes for watching executions, for callbacks, and for the console."""
 
 from __future__ import annotations
 

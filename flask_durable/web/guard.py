@@ -1,4 +1,4 @@
-"""What else protects an app's forms must let the extension's own routes be."""
+"""Exempts the extension's own routes from an app's protection of its forms."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from flask import request
 
 
 def exempt_posts(endpoint: str | None, values: dict[str, t.Any] | None) -> None:
-    """Leave the current route out of Flask-WTF's protection, which it can't pass.
+    """Exempt the current route from Flask-WTF's protection, which it can't pass.
 
-    Callbacks are posted by systems with a signed link; the console's forms have a
-    protection of their own.
+    Callbacks are posted by other systems, with a signed link; the console's forms have
+    CSRF tokens of their own.
     """
     protection: t.Any = current_app.extensions.get("csrf")
     view = current_app.view_functions.get(endpoint or "")

@@ -1,4 +1,4 @@
-"""Status and final response of an execution, by its signed link."""
+"""The routes behind signed links: status, response, events and callbacks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def make_blueprint(prefix: str, host_matching: bool) -> Blueprint:
     """Make the routes under a URL prefix.
 
     :param host_matching: whether the app's rules name hosts; then the routes
-        are there on each host, and links lead to the request's own
+        exist on every host, and links lead to the request's own
     """
     blueprint = Blueprint(
         "durable", __name__, url_prefix=prefix, template_folder="templates"
@@ -112,7 +112,7 @@ def callback(token: str) -> Response:
     limit = state.config.max_output_bytes
     unknown = Problem(404, "There is no callback behind this link.")
 
-    # Nothing is read for whoever has no link.
+    # Without a valid link the body is not even read.
     if read_callback(app, token) is None:
         raise unknown
 
@@ -133,7 +133,7 @@ def callback(token: str) -> Response:
     except CallbackGone:
         raise Problem(410, "The callback's time is over.") from None
     except DataTooBig:
-        # As the journal has it, it may be a little longer than as it came.
+        # As the journal encodes it, it may be a little longer than as it was sent.
         raise too_big from None
     except RecursionError:
         raise Problem(400, TOO_DEEP) from None
@@ -142,7 +142,7 @@ def callback(token: str) -> Response:
 
 
 def no_page(token: str) -> t.NoReturn:
-    """Refuse whoever opens the link of a callback in a browser."""
+    """Explain the link of a callback to people who open it in a browser."""
     detail = (
         "This link takes a POST of JSON, as systems send it. For people, make a page of"
         " your own with the callback's .token."
@@ -199,7 +199,7 @@ def _named(answer: Response, execution: Execution) -> Response:
 
 
 def _not_stored(answer: Response) -> Response:
-    """Keep caches out of what only the link's holder may see."""
+    """Keep caches from storing what only those with the link may see."""
     answer.headers["Cache-Control"] = "no-store"
     return answer
 

@@ -1,7 +1,7 @@
 """What happens to an execution, as Server-Sent Events.
 
 The format is that of the HTML standard, section 9.2. The id of an event says how far
-its reader is: the number of the last line of progress, and when the last step ended.
+its reader is: the number of the last progress message, and when the last step ended.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from ..watchers import watchers
 logger = logging.getLogger(__name__)
 
 LENGTH = 20.0
-"""Seconds until a stream closes; the client comes again and goes on."""
+"""Seconds until a stream closes; the client then reconnects and goes on."""
 
 RETRY = 1.0
-"""Seconds until then."""
+"""Seconds until the client reconnects."""
 
 RETRY_FULL = 5.0
-"""The same if there was no place for it, so that it got only what is."""
+"""The same if too many requests watch, so that it only got the events so far."""
 
 KEEP_ALIVE = 5.0
 """Longest silence of a stream, in seconds."""
 
 OVERLAP = 60.0
-"""Seconds by which a step's outcome may be stored after its time: an attempt waits
-for a database that is away. So long an outcome is sent again."""
+"""Seconds by which a step's outcome may be stored after its time, because attempts
+wait out an outage of the database. An outcome is sent again for so long."""
 
 END = "end"
 """The id of the last event."""
@@ -57,7 +57,7 @@ def stream_response(state: State, execution: Execution) -> Response:
     last = request.headers.get("Last-Event-ID", "")
 
     if last == END and execution.ended:
-        # By this a browser's EventSource does not come again.
+        # After this answer a browser's EventSource does not reconnect.
         return Response(status=204)
 
     enters = state.config.max_wait > 0 and watchers.enter(request.environ)
@@ -75,9 +75,9 @@ def stream_response(state: State, execution: Execution) -> Response:
         stream.events(LENGTH if enters else 0.0, place),
         content_type="text/event-stream; charset=utf-8",
     )
-    # It may be closed before it has begun.
+    # The stream may be closed before it has begun.
     response.call_on_close(place.close)
-    # nginx would keep events back until it has a block full.
+    # nginx would hold events back until its buffer is full.
     response.headers["X-Accel-Buffering"] = "no"
     return response
 
@@ -101,10 +101,10 @@ class Stream:
         self._ended = False
 
     def events(self, seconds: float, place: contextlib.ExitStack) -> cabc.Iterator[str]:
-        """Give events as they happen; no connection is held in between.
+        """Yield events as they happen; no database connection is held in between.
 
-        :param seconds: for how long; 0 for what there is now
-        :param place: what it gives back at its end
+        :param seconds: for how long; 0 for only what there is now
+        :param place: the watcher's place, which is freed at the end
         """
         retry = RETRY if seconds else RETRY_FULL
         yield f"retry: {retry * 1000:.0f}\n\n"
@@ -113,7 +113,7 @@ class Stream:
             with place, watchers.expect(self._id) as bell:
                 yield from self._follow(bell, clock.boottime() + seconds)
         except DurableError as error:
-            # The reader comes again and goes on.
+            # The reader reconnects and goes on.
             logger.warning("A stream of execution %s ends: %s", self._id, error)
 
     def _follow(self, bell: threading.Event, until: float) -> cabc.Iterator[str]:
@@ -135,7 +135,7 @@ class Stream:
                 yield ": nothing new\n\n"
 
     def _look(self) -> cabc.Iterator[str]:
-        # In this order: whatever came before the end is read after it.
+        # The execution first: if it has ended, all that came before is read now.
         execution = self._state.store.execution(self._id)
         progress = self._state.progress
         steps = progress.changed_steps(self._id, self._finished_at - OVERLAP)
@@ -182,11 +182,11 @@ def _event(name: str, id: str, data: t.Any) -> str:
 
 
 def _read_id(last: str) -> tuple[int, float]:
-    """Read how far a reader is; one whose id is not ours begins anew."""
+    """Read how far a reader is; one with an id that is not ours starts anew."""
     number, _, finished = last.partition("-")
 
     if not (number.isdecimal() and finished.isdecimal()):
         return 0, 0.0
 
-    # No database has numbers beyond.
+    # No database has higher numbers.
     return min(int(number[:19]), 2**63 - 1), int(finished[:15]) / 1000

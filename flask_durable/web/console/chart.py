@@ -15,7 +15,7 @@ BAD = frozenset({"failed", "cancelled"})
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """One stretch of time, as heights from 0 to 100."""
+    """The column of one stretch of time, with heights from 0 to 100."""
 
     x: float
     width: float
@@ -36,9 +36,9 @@ class EndpointCounts:
     active: int
     a_minute: float
     failing: float | None
-    """Which share of those that ended failed or was cancelled."""
+    """The share of ended executions that failed or were cancelled."""
     mean: float | None
-    """How long those that ended took, in seconds."""
+    """How long ended executions took, in seconds."""
     longest: float | None
     columns: list[Column]
 
@@ -52,7 +52,7 @@ class _Tally:
 
 
 def count_up(name: str, counts: list[Count], seconds: float) -> EndpointCounts:
-    """Sum counts up.
+    """Sum up counts of one endpoint, or of all.
 
     :param seconds: how long the window is
     """

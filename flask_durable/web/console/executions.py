@@ -38,10 +38,10 @@ from .redact import show_response
 from .waterfall import Drawing
 
 ROWS = 50
-"""Executions on a page."""
+"""Most executions on a page."""
 
 LINES = 100
-"""Lines of progress on a page."""
+"""Most progress messages on a page."""
 
 DONE = {
     "cancel": "Cancelled. If a step is running, its outcome is recorded first.",
@@ -52,7 +52,7 @@ DONE = {
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """Who asks for a page, and with what."""
+    """A request for a page, and what its user may see and do."""
 
     state: State
     access: ConsoleAccess
@@ -60,7 +60,7 @@ class Asked:
 
     @property
     def is_part(self) -> bool:
-        """Tell whether a page's script asks for the part that changes."""
+        """Tell whether the page's script asks for only the part that changes."""
         return request.headers.get("Durable-Console") == "part"
 
     def page(self, name: str, code: int = 200, **values: t.Any) -> Response:
@@ -161,7 +161,7 @@ def execution_page(asked: Asked, execution_id: str, problem: str = "") -> Respon
 
 
 def _tries(asked: Asked, execution_id: str) -> dict[str, Failure]:
-    """Give how steps failed, as far as that can be read."""
+    """Return how steps failed, if that can be decrypted."""
     try:
         failed = asked.state.listing.failures(execution_id)
     except DecryptionError:
@@ -171,7 +171,7 @@ def _tries(asked: Asked, execution_id: str) -> dict[str, Failure]:
 
 
 def _progress(asked: Asked, execution_id: str) -> list[dict[str, t.Any]]:
-    """Give what it said by ``step.progress``, the newest lines of it."""
+    """Return the newest progress messages, if the user may see them."""
     if not asked.access.data:
         return []
 
@@ -191,7 +191,7 @@ def _spans(head: Head) -> list[history.Span]:
 
 
 def _request(asked: Asked, execution_id: str) -> t.Any:
-    """Give the captured request, if that may be seen and can be read."""
+    """Return the captured request, if the user may see it and it can be decrypted."""
     if not asked.access.data:
         return None
 
@@ -214,7 +214,7 @@ def _response(asked: Asked, execution: Execution) -> t.Any:
 
 
 def step_page(asked: Asked, execution_id: str) -> Response:
-    """Show what one step gave, and how it failed."""
+    """Show what one step returned, and how it failed."""
     head = asked.state.listing.head(execution_id)
     name = request.args.get("name", "")
     step, error, output = asked.state.listing.step(execution_id, name)

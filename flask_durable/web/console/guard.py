@@ -51,7 +51,7 @@ PROXIES_BEGIN = ("cf-", "x-forwarded")
 
 
 def check_access(app: Flask, state: State) -> ConsoleAccess:
-    """Give what the current request may see and do; 404 if that is nothing."""
+    """Return what the current request may see and do; answer 404 if that is nothing."""
     decide = state.hooks.console_auth
 
     if decide is not None:
@@ -69,8 +69,8 @@ def check_access(app: Flask, state: State) -> ConsoleAccess:
 def is_local() -> bool:
     """Tell whether the request comes from this machine's own user.
 
-    A proxy's does not, as far as its headers tell, though it may come from here; nor
-    one for a name that somebody made lead here (DNS rebinding).
+    A proxy on this machine does not count, as far as its headers reveal it; nor does a
+    request for a foreign host name that was made to lead here (DNS rebinding).
     """
     if any(map(_is_of_proxy, request.headers.keys())):
         return False
@@ -97,10 +97,10 @@ def _is_loopback(text: str | None) -> bool:
 
 
 class Forms:
-    """The mark of this browser that its forms must send back.
+    """The CSRF tokens of the console's forms.
 
-    It works beside an app's own protection and sessions: a cookie with a secret, and
-    in each form the same secret, signed.
+    They are independent of the app's own protection and sessions: the browser has a
+    cookie with a secret, and each form contains the same secret, signed.
     """
 
     def __init__(self, app: Flask) -> None:
@@ -113,7 +113,7 @@ class Forms:
 
     @property
     def token(self) -> str:
-        """What a form of this answer sends."""
+        """The token that a form of this answer sends back."""
         return sign_form(self._app, self._secret)
 
     def is_ours(self) -> bool:

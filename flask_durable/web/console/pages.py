@@ -1,6 +1,6 @@
 """The console's pages, rendered apart from the app's own Jinja environment.
 
-So no filter, global or setting of the app changes them, and all is escaped.
+So no filter, global or setting of the app changes them, and everything is escaped.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ def file(name: str) -> bytes:
 
 @functools.cache
 def file_version(name: str) -> str:
-    """Give what changes when a file does."""
+    """Return a digest of a file, which changes when the file does."""
     return hashlib.sha256(file(name)).hexdigest()[:12]
 
 
 def file_url(name: str) -> str:
-    """Give a link to a file that caches may keep."""
+    """Return a link to a file under which caches may keep it."""
     return url_for("durable.console_file", name=name, v=file_version(name))
 
 
 def list_url(**values: str | None) -> str:
-    """Give a link to the list with filters; ``url_for`` has one of their names."""
+    """Return a link to the list with filters: ``url_for`` can't take ``endpoint``."""
     query = {name: value for name, value in values.items() if value}
     url = url_for("durable.console")
     return f"{url}?{urllib.parse.urlencode(query)}" if query else url
@@ -80,6 +80,6 @@ def _environment() -> jinja2.Environment:
 
 
 def render(name: str, code: int = 200, **values: t.Any) -> Response:
-    """Make a page an answer."""
+    """Render a template as an answer."""
     html = _environment().get_template(name).render(**values)
     return Response(html, code, content_type="text/html; charset=utf-8")

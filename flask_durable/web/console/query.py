@@ -33,7 +33,7 @@ class Question:
 
     @property
     def is_filtered(self) -> bool:
-        """Tell whether anything but the page was asked for."""
+        """Tell whether there is any filter, apart from the place in the list."""
         return bool(self.values.keys() - {"before"})
 
 

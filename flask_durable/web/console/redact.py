@@ -16,20 +16,20 @@ from .wording import size
 HIDDEN = "[redacted]"
 
 SHOWN = 64 * 1024
-"""Characters of a body that are shown."""
+"""Most characters of a body that are shown."""
 
 PARSED = 1024 * 1024
-"""Bytes of a body up to which it is read as JSON, to be formatted and redacted."""
+"""Most bytes of a body that is parsed as JSON, to be formatted and redacted."""
 
 _WORD = re.compile("[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-"""What a name is made of: ``user[newPassword2]`` of user, new and Password."""
+"""The words of a name: those of ``user[newPassword2]`` are user, new and Password."""
 
 _LETTERS = re.compile(
     "password|passwd|passphrase|passwort|secret|token|credential|authori[sz]ation"
     "|cookie|session|csrf|xsrf|signature|accountnumber|creditcard|securitycode"
     "|(?:access|api|encryption|private|signing)key"
 )
-"""What tells a secret among a name's letters, wherever it stands."""
+"""What makes a name that of a secret, anywhere among its letters."""
 
 _WORDS = re.compile(
     "(?:^|_)(?:o?auth|bearer|cv[cv]|hmac|iban|jwt|pwd|saml|sig|ssn"
@@ -37,7 +37,7 @@ _WORDS = re.compile(
     "|(?:access|backup|fa|login|mfa|recovery|sms|verification)_?codes?)(?:_|$)"
     "|(?:^|_)(?:(?:admin|db|ftp|mail|my|root|smtp|ssh|user)?pass|pin)$|^(?:card|cc|mfa)$|otp(?:_|$)|cardnumber|passcode"
 )
-"""What does so among its words, which have ``_`` between them."""
+"""The same, but only as whole words, which have ``_`` between them."""
 
 _PAIR = re.compile(r"(?:^|[?&#;,\s])([^?&#;,\s=]+)=")
 """The name of a parameter in a text, as of a link's query."""
@@ -47,11 +47,11 @@ _VALUE = re.compile(r"""(?:"[^"]*"|'[^']*'|[^&#\s<>])*""")
 _NAME = re.compile(r"[\w.\-\[\]]+")
 
 _MARKS = frozenset("\"'<>=:,;|/\t")
-"""One of them is before or after names in XML, HTML, YAML, CSV and program text."""
+"""One of these stands next to a name in XML, HTML, YAML, CSV and program text."""
 
 
 def is_secret(name: str) -> bool:
-    """Tell whether what has this name is not for eyes."""
+    """Tell whether a value with this name must not be shown."""
     words = [word.lower() for word in _WORD.findall(name)]
     return (
         _LETTERS.search("".join(words)) is not None
@@ -60,7 +60,7 @@ def is_secret(name: str) -> bool:
 
 
 def hide(value: t.Any) -> t.Any:
-    """Give a JSON value without the secrets in it, which their names tell."""
+    """Return a JSON value without its secrets, which are recognised by their names."""
     if isinstance(value, dict):
         if _is_tagged(value):
             return {"!dict": [[*_hide_item(*pair)] for pair in value["!dict"]]}
@@ -74,7 +74,7 @@ def hide(value: t.Any) -> t.Any:
 
 
 def _is_tagged(value: dict[str, t.Any]) -> bool:
-    """Tell whether it is a list of items: how dicts are stored whose keys are no texts.
+    """Tell whether this is a dict as the codec stores it if some keys are no strings.
 
     A client may have sent something that looks like one.
     """
@@ -92,7 +92,7 @@ def _hide_item(key: t.Any, item: t.Any) -> tuple[t.Any, t.Any]:
 
 
 def hide_text(text: str) -> str:
-    """Give a text without the secrets in it, if it is JSON or has links."""
+    """Return a text without its secrets, if it is JSON or has links."""
     if _looks_like_json(text):
         try:
             value = json.loads(text)
@@ -121,7 +121,7 @@ def _hide_pairs(text: str) -> str:
 
 
 def hide_query(query: str) -> str:
-    """Give a query, or a form, without the secrets in it."""
+    """Return a query, or a form, without its secrets."""
     parts = []
 
     for part in query.split("&"):
@@ -134,7 +134,7 @@ def hide_query(query: str) -> str:
 
 
 def names_secret(text: str) -> bool:
-    """Tell whether a text has a secret's name where what follows may be the secret."""
+    """Tell whether a text has a secret's name next to what may be the secret."""
     names = {
         found[0]
         for found in _NAME.finditer(text)
@@ -154,7 +154,7 @@ class Body:
 
 
 def show_body(body: bytes, content_type: str) -> Body:
-    """Give a body as text, formatted if it is JSON."""
+    """Return a body as text, formatted if it is JSON."""
     kind = content_type.partition(";")[0].strip().lower()
     amount = size(len(body))
 
@@ -175,7 +175,7 @@ def show_body(body: bytes, content_type: str) -> Body:
     if kind == "application/x-www-form-urlencoded":
         text = "\n".join(hide_query(text).split("&"))
     elif _looks_like_json(text):
-        # Not read through, so that nobody knows what is in it.
+        # It was not parsed, so it may contain secrets.
         why = "too big to be shown" if len(body) > PARSED else "unreadable, not shown"
         return Body("", f"{kind or 'JSON'}, {amount}, {why}")
     elif names_secret(text[:SHOWN]):
@@ -185,7 +185,7 @@ def show_body(body: bytes, content_type: str) -> Body:
 
 
 def show_output(output: bytes | None) -> Body:
-    """Give what a step returned."""
+    """Return a step's output as a page shows it."""
     return show_body(output, "") if output is not None else Body("", "nothing stored")
 
 
@@ -215,7 +215,7 @@ def _cut(text: str, note: str) -> Body:
 
 
 def show_headers(headers: t.Iterable[t.Sequence[str]]) -> list[tuple[str, str]]:
-    """Give headers without what is secret."""
+    """Return headers without their secrets."""
     return [
         (str(name), HIDDEN if _is_hidden(str(name)) else hide_text(value))
         for name, value in headers
@@ -238,12 +238,12 @@ class ShownRequest:
 
 
 def show_request(head: bytes, secrets: bytes | None, body: bytes) -> ShownRequest:
-    """Give a captured request."""
+    """Return a captured request as a page shows it."""
     known = json.loads(head)
     environ = known["environ"]
     query = environ.get("QUERY_STRING", "")
     path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-    # As PEP 3333 has it, the path's bytes are taken for Latin-1.
+    # By PEP 3333, the path's bytes are decoded as Latin-1.
     path = path.encode("latin-1", "replace").decode("utf-8", "replace")
     hidden = [[name, HIDDEN] for name, _ in json.loads(secrets)] if secrets else []
     headers = show_headers([*known["headers"], *hidden])
@@ -267,7 +267,7 @@ class ShownResponse:
 
 
 def show_response(head: bytes, body: bytes | None) -> ShownResponse:
-    """Give a stored response."""
+    """Return a stored response as a page shows it."""
     known = json.loads(head)
     headers = show_headers(known["headers"])
     types = [value for name, value in headers if name.lower() == "content-type"]

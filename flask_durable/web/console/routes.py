@@ -54,7 +54,7 @@ def add_console(blueprint: Blueprint, host: str | None) -> None:
 
 
 def page(view: cabc.Callable[..., Response]) -> Page:
-    """Make a view a page of the console: for whom it is, and safe."""
+    """Make a view a page of the console, with its access check and headers."""
 
     @functools.wraps(view)
     def guarded(**values: t.Any) -> Response:
@@ -81,13 +81,13 @@ def page(view: cabc.Callable[..., Response]) -> Page:
 
 
 def _check_text(*texts: str) -> None:
-    """Make sure that a database takes these; none has what it does not take."""
+    """Answer 404 for names that no database can contain."""
     if any("\0" in text for text in texts):
         raise ExecutionNotFound("There is nothing with a zero byte in its name.")
 
 
 def action(view: cabc.Callable[..., Response]) -> Page:
-    """Make a view what a button does."""
+    """Make a view the action of a button, for those who may act."""
 
     @page
     @functools.wraps(view)
@@ -102,7 +102,7 @@ def action(view: cabc.Callable[..., Response]) -> Page:
                 "Nothing was done. Go back, reload the page and try again.",
             )
 
-        # Those of another app that shares the journal are not ours.
+        # This answers 404 for executions of another app that shares the journal.
         asked.state.listing.head(execution_id)
 
         try:
@@ -130,7 +130,7 @@ def executions(asked: Asked) -> Response:
 
 @page
 def stats(asked: Asked) -> Response:
-    """Count them over time."""
+    """Count executions over time."""
     return stats_page(asked)
 
 
@@ -142,7 +142,7 @@ def execution(asked: Asked, execution_id: str) -> Response:
 
 @page
 def one_step(asked: Asked, execution_id: str) -> Response:
-    """Show what one step gave."""
+    """Show what one step returned."""
     return step_page(asked, execution_id)
 
 
@@ -155,7 +155,7 @@ def cancel(asked: Asked, execution_id: str) -> Response:
 
 @action
 def resume(asked: Asked, execution_id: str) -> Response:
-    """Let a failed execution go on."""
+    """Resume a failed execution."""
     operations.resume(execution_id, force=bool(request.form.get("force")))
     return _go(execution_id, "resume")
 
@@ -168,7 +168,7 @@ def rerun(asked: Asked, execution_id: str) -> Response:
 
 
 def file(name: str) -> Response:
-    """Give one of the files that the pages load."""
+    """Answer with one of the files that the pages load."""
     app = this_app()
     check_access(app, opened_state(app))
 

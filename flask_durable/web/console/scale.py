@@ -1,4 +1,4 @@
-"""Where moments are on a page's time axis."""
+"""The places of moments on a page's time axis."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import bisect
 import collections.abc as cabc
 
 SQUEEZED = 0.3
-"""How long a pause looks beside all that ran, if it was longer."""
+"""How long a long pause is drawn, as a share of the time that attempts ran."""
 
 TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -25,7 +25,7 @@ class Scale:
         merged = _merge(busy, self.total)
         ran = sum(end - begin for begin, end in merged)
         self.pauses: list[tuple[float, float]] = []
-        """Those that look shorter than they were."""
+        """The pauses that look shorter than they were."""
         self._moments = [0.0]
         self._places = [0.0]
         at = 0.0
@@ -38,7 +38,7 @@ class Scale:
         self._width = self._places[-1] or 1.0
 
     def _shown(self, begin: float, end: float, ran: float) -> float:
-        """Give for how long a pause is shown."""
+        """Return how many seconds long a pause is drawn."""
         pause = end - begin
 
         if not ran or pause <= 2 * SQUEEZED * ran:
@@ -53,7 +53,7 @@ class Scale:
             self._places.append(self._places[-1] + width)
 
     def place(self, moment: float) -> float:
-        """Give where a moment is, from 0 to 100."""
+        """Return the place of a moment, from 0 to 100."""
         moment = min(max(moment, 0.0), self.total)
         after = max(1, bisect.bisect_left(self._moments, moment))
         after = min(after, len(self._moments) - 1)
@@ -63,9 +63,9 @@ class Scale:
         return 100 * (low + share * (high - low)) / self._width
 
     def ticks(self) -> list[tuple[float, float]]:
-        """Give places and their moments, to be written at the axis.
+        """Return the places on the axis that are labelled, and their moments.
 
-        In the middle of a pause there is none: it says itself how long it was.
+        Within a shortened pause there is none: its own label says how long it was.
         """
         found = [(100 * share, self._moment(share)) for share in TICKS]
         inner = [tick for tick in found[1:-1] if not self._is_passed_over(tick[1])]

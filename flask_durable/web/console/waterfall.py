@@ -51,7 +51,7 @@ class Line:
     is_kept: bool = False
     """Whether it was taken over from the execution that this is a rerun of."""
     group: int = 0
-    """The same for neighbours that ran at once; 0 for those alone."""
+    """A number that neighbours share which ran at once; 0 for a step alone."""
     child: str | None = None
     """The execution that it began."""
 
@@ -108,7 +108,7 @@ class Drawing:
         self._scale = Scale(self._total, busy)
 
     def draw(self) -> Waterfall:
-        """Give all that there is to draw."""
+        """Return all that there is to draw."""
         lines = [self._line(step) for step in self._steps]
         scale = self._scale
         return Waterfall(
@@ -139,7 +139,7 @@ class Drawing:
     def _attempt_bar(self, span: Span) -> AttemptBar:
         end = self._end(span)
         last = span.number == self._attempt
-        # What had ended and goes on had failed: nothing else is resumed.
+        # If an ended execution went on, it had failed: no others are resumed.
         fails = self._failed if last else span.how == ENDED
         kind = "fail" if fails else {"l": "fail", "": "run"}.get(span.how, "done")
         how = "failed" if fails and span.how == ENDED else HOW[span.how]
@@ -184,7 +184,7 @@ class Drawing:
             yield self._bar(kind, first, last, what)
             at = last
 
-        # The last try of what is done was its outcome.
+        # The last try of a step that is done led to its outcome.
         if at == begin or step.finished_at is None:
             yield from self._rest(step, at, end)
 

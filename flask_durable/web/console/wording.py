@@ -100,7 +100,7 @@ def pretty(value: t.Any) -> str:
 
 
 def compact(value: t.Any, indent: int | None = None) -> str:
-    """Give a value as JSON that a page can have: half a character is escaped."""
+    """Return a value as JSON that can be encoded: lone surrogates are escaped."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     return text.encode("utf-8", "backslashreplace").decode()
 
