@@ -44,9 +44,9 @@ def create_app(
     *,
     data: str | pathlib.Path = "instance",
 ) -> Flask:
-    """Build the app.
+    """Create the app.
 
-    :param config: settings that go before those of the environment (``FLASK_…``).
+    :param config: settings that override those of the environment (``FLASK_…``).
     :param data: the folder for the journal, the approvals and the ledger.
     """
     app = Flask(__name__, instance_path=str(pathlib.Path(data).absolute()))
@@ -68,12 +68,12 @@ def create_app(
 
 
 def answer_failed_step(error: StepError) -> tuple[Response, int]:
-    """Say which step could not be done, where a view has nothing better to say."""
+    """Answer with the failed step and its error, if the view did not catch it."""
     return jsonify(success=False, **trips.reason(error)), 502
 
 
 def allow_own_files_only(response: Response) -> Response:
-    """Let the app's pages load nothing that it doesn't serve, and nobody frame them."""
+    """Let the app's pages load only its own files, and let no other site frame them."""
     if request.blueprint in OWN_PAGES:
         response.headers["Content-Security-Policy"] = POLICY
 

@@ -18,7 +18,7 @@ LAST_PORT = 65535
 
 
 def main(arguments: cabc.Sequence[str] | None = None) -> t.NoReturn:
-    """Print the address and become gunicorn."""
+    """Print the address, then replace this process by gunicorn."""
     options = parse(arguments)
     if importlib.util.find_spec("gunicorn") is None:
         sys.exit("The Trip Booker runs under gunicorn: pip install gunicorn")
@@ -59,7 +59,7 @@ def parse(arguments: cabc.Sequence[str] | None) -> argparse.Namespace:
 
 
 def port_number(text: str) -> int:
-    """Read a port; 0 takes any that is free."""
+    """Read a port number; 0 means any free port."""
     if not text.isdecimal() or int(text) > LAST_PORT:
         raise argparse.ArgumentTypeError(
             f"{text} is no port. Choose a number from 0 to {LAST_PORT}."
@@ -77,7 +77,7 @@ def worker_count(text: str) -> int:
 
 
 def keep_secret_key(data: pathlib.Path) -> str:
-    """Give the key that signs links and replays, which stays with the folder."""
+    """Return the key that signs links and replays; it is kept in the data folder."""
     data.mkdir(parents=True, exist_ok=True)
     path = data / "secret_key"
     path.touch(mode=0o600)
@@ -87,7 +87,7 @@ def keep_secret_key(data: pathlib.Path) -> str:
 
 
 def listen(port: int | None) -> socket.socket:
-    """Take the port asked for, or the first that is free."""
+    """Listen on the given port, or on the first free one."""
     candidates = (
         range(FIRST_PORT, FIRST_PORT + PORTS_TO_TRY) if port is None else [port]
     )
@@ -96,7 +96,7 @@ def listen(port: int | None) -> socket.socket:
         try:
             listener = socket.create_server(("127.0.0.1", candidate), backlog=128)
         except OSError as error:
-            # The error's own text names the address once more.
+            # The error's own text would repeat the address.
             reason = os.strerror(error.errno) if error.errno else str(error)
             continue
         if port is None and candidate != FIRST_PORT:

@@ -12,10 +12,10 @@ from flask import current_app
 
 
 def create_tables(name: str, script: str) -> None:
-    """Make a database and its tables where they don't exist.
+    """Create a database and its tables, unless they exist.
 
-    Workers start at once, and SQLite doesn't wait where two processes switch a new file
-    to WAL: hence the lock.
+    The lock is there because workers start at the same time, and SQLite raises an error
+    instead of waiting if two processes switch a new file to WAL mode.
     """
     folder = pathlib.Path(current_app.instance_path)
     folder.mkdir(parents=True, exist_ok=True)

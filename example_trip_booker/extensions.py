@@ -1,4 +1,4 @@
-"""The app's extensions; ``create_app`` ties them to an app."""
+"""The app's extensions; ``create_app`` initialises them with an app."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ durable = FlaskDurable()
 
 @durable.console_auth
 def comes_from_here(request: Request) -> bool:
-    """Let a browser of this machine into the console, and nobody else.
+    """Allow the console only for a browser on this machine.
 
-    The name counts, too: a foreign one may have been made to lead here.
+    The host name is checked, too: a foreign name may have been made to lead here (DNS
+    rebinding).
     """
     name = request.host.partition(":")[0]
     return request.remote_addr == "127.0.0.1" and name in LOCAL

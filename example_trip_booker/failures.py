@@ -1,8 +1,8 @@
-"""What can go wrong, for the visitor to choose.
+"""Failures from which the visitor can choose.
 
-The choice travels in the request (``?failure=bank-down-twice``), since a replay is the
-same request once more. How often a failure has struck already stands in the ledger: a
-killed server forgets.
+The choice is part of the request (``?failure=bank-down-twice``), because a replay is
+the same request once more. How often a failure has happened is counted in the ledger,
+because a killed server forgets it.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class Failure:
     name: str
     title: str
     watch: str
-    """What there is to see."""
+    """What the visitor will see."""
     steps: tuple[str, ...] = ()
     error: cabc.Callable[[], Exception] | None = None
     times: int = 1
     seconds: float = 0.0
-    """How long it fails from its first call on, if it is no matter of times."""
+    """How long calls fail, counted from the first one, instead of how many times."""
     slow: int = 0
-    """How many times as long as usual it takes."""
+    """How many times longer than usual a call takes."""
     kill: t.Literal["during", "before"] | None = None
 
 
@@ -202,7 +202,7 @@ FLOWS: dict[str | None, list[Failure]] = {
 
 
 def chosen() -> Failure:
-    """Give the failure that the running request asks for."""
+    """Return the failure that the running request asks for."""
     name = request.args.get("failure", "none")
     choices = {failure.name: failure for failure in FLOWS[request.endpoint]}
 
@@ -216,7 +216,7 @@ def chosen() -> Failure:
 
 
 def check_choice() -> None:
-    """Refuse a request for a failure that there is not, before anything runs."""
+    """Refuse a request for an unknown failure, before its view runs."""
     chosen()
 
 
@@ -247,7 +247,7 @@ def fail_call(step: str, entry: ledger.Entry) -> None:
 
 
 def slow_down(id: str) -> None:
-    """Let a call take longer if that was chosen, and tell those who watch."""
+    """Let a call take longer, and report progress meanwhile, if that was chosen."""
     failure = chosen()
     rounds = failure.slow if id in failure.steps else 0
 
@@ -257,17 +257,18 @@ def slow_down(id: str) -> None:
 
 
 def kill_server_before(step: str) -> None:
-    """Kill this server before a step calls anybody, if that was chosen."""
+    """Kill this server before a step calls its provider, if that was chosen."""
     kill_server("before", step)
 
 
 def kill_server_during(step: str) -> None:
-    """Kill this server before the step has an outcome, if that was chosen."""
+    """Kill this server after the call, before the step's outcome is committed, if that
+    was chosen."""
     kill_server("during", step)
 
 
 def kill_server(moment: str, step: str) -> None:
-    """Kill this server, once for a booking, at the moment that was chosen."""
+    """Kill this server if this moment was chosen, but only once for a booking."""
     failure = chosen()
 
     if (
@@ -284,12 +285,12 @@ def kill_process(pid: int) -> None:
 
 
 def find_server(pid: int | None) -> int:
-    """Give a process if it is one of this app's servers, else this one.
+    """Return a process's id if it is one of this app's servers, else our own.
 
-    Servers have the same parent, gunicorn's master, which replaces what is killed.
+    All servers have the same parent: gunicorn's master, which replaces killed ones.
     """
     try:
-        # The name before the last ")" may hold anything.
+        # The process's name, before the last ")", may contain anything.
         stat = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
         state, parent = stat.split()[:2]
     except OSError:

@@ -1,4 +1,4 @@
-"""What requests must have in them."""
+"""Reads the fields of requests, and answers 400 if they are not as they must be."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CABINS = ("economy", "business")
 
 
 def json_fields(*names: str) -> list[t.Any]:
-    """Give fields of the request's JSON object; one that lacks is answered 400."""
+    """Return fields of the request's JSON object; answer 400 if one is missing."""
     body = request.get_json()
     missing = [name for name in names if not isinstance(body, dict) or name not in body]
 
@@ -23,7 +23,7 @@ def json_fields(*names: str) -> list[t.Any]:
 
 
 def trip_fields() -> dict[str, str]:
-    """Give the trip that is asked for, by query or by JSON."""
+    """Return the requested trip, from the query or from the JSON body."""
     if request.method == "GET":
         asked: t.Any = request.args
         values: list[t.Any] = [request.args[name] for name in TRIP]

@@ -1,7 +1,7 @@
-"""What was really called, and how often.
+"""Records what was really called, and how often.
 
-The ledger stands for the providers' own books. It lives in a database of its own, knows
-nothing of the journal, and so is a witness against which a booking's steps can be held.
+The ledger stands for the providers' own records. It is a separate database that knows
+nothing of the journal, so it can prove what a booking's steps really did.
 """
 
 from __future__ import annotations
@@ -57,16 +57,16 @@ class Entry:
     """One call in the ledger."""
 
     number: int
-    """This is the how-manyeth call with this idempotency key."""
+    """How many calls came with this idempotency key, this one included."""
     key: str
     first_at: str
-    """When the first one was."""
+    """When the first of these calls came."""
     outcome: str = "ok"
 
     def once(self, effect: str, change: cabc.Callable[[], T]) -> T:
-        """Make a change once for the call's idempotency key.
+        """Make a change only once for the call's idempotency key.
 
-        :return: what the change gave the first time.
+        :return: what the change returned the first time.
         """
         with database("ledger") as db:
             db.execute("BEGIN IMMEDIATE")
@@ -93,9 +93,9 @@ class Entry:
 
 @contextlib.contextmanager
 def call(action: str, key: str) -> cabc.Iterator[Entry]:
-    """Write down a call as it comes in, and its outcome when it is answered.
+    """Record a call when it comes in, and its outcome when it is answered.
 
-    A call whose server is killed keeps no outcome.
+    If the server is killed in between, the call has no outcome.
     """
     with database("ledger") as db:
         inserted = db.execute(
@@ -117,15 +117,15 @@ def call(action: str, key: str) -> cabc.Iterator[Entry]:
 
 
 def settle(call_id: int | None, outcome: str) -> None:
-    """Write down how a call ended."""
+    """Record how a call ended."""
     with database("ledger") as db:
         db.execute("UPDATE calls SET outcome = ? WHERE id = ?", [outcome, call_id])
 
 
 def may_kill(moment: str) -> bool:
-    """Write down that this server is about to be killed for the running execution.
+    """Record that the running execution is about to kill this server.
 
-    :return: whether it is the first time; a booking kills one server, not all of them.
+    :return: whether it may: a booking kills one server, not each that continues it.
     """
     with database("ledger") as db:
         inserted = db.execute(
@@ -140,7 +140,7 @@ def may_kill(moment: str) -> bool:
 
 
 def note_kill(execution: str, pid: int, moment: str) -> None:
-    """Write down that somebody kills a server."""
+    """Record that somebody kills a server."""
     with database("ledger") as db:
         db.execute(
             "INSERT INTO kills (execution, at, pid, moment) VALUES (?, ?, ?, ?)",
@@ -149,7 +149,7 @@ def note_kill(execution: str, pid: int, moment: str) -> None:
 
 
 def last_pid(execution: str) -> int | None:
-    """Give the server process that called last for an execution."""
+    """Return the server process that made an execution's last call."""
     with database("ledger") as db:
         query = "SELECT pid FROM calls WHERE execution = ? ORDER BY id DESC LIMIT 1"
         row = db.execute(query, [execution]).fetchone()
@@ -158,7 +158,7 @@ def last_pid(execution: str) -> int | None:
 
 
 def account(execution: str) -> dict[str, t.Any]:
-    """Tell all that the providers know of an execution."""
+    """Return all that the providers know of an execution."""
     with database("ledger") as db:
         return {
             table: [dict(row) for row in db.execute(query, [execution])]
@@ -173,12 +173,12 @@ def account(execution: str) -> dict[str, t.Any]:
 
 
 def now() -> str:
-    """Give the time as the ledger writes it."""
+    """Return the current time as the ledger stores it."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
 def seconds_since(moment: str) -> float:
-    """Tell how long ago something in the ledger was."""
+    """Return how many seconds ago a moment of the ledger was."""
     passed = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(
         moment
     )

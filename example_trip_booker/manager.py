@@ -1,7 +1,7 @@
-"""The manager's page: which trips wait for an approval, and a form to answer.
+"""The manager's page: the trips that wait for an approval, and a form to answer.
 
-The view gives away the token of its callback; whoever hands an answer to
-``durable.complete_callback`` with that token lets the view go on.
+The durable view passes the token of its callback to :func:`ask`, and waits. The answer
+goes to ``durable.complete_callback`` with that token, and the view goes on.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ CREATE TABLE IF NOT EXISTS approvals (
 """
 
 PATIENCE = dt.timedelta(minutes=3)
-"""Who does not answer in this time declines."""
+"""How long the view waits for the manager; no answer in this time means no."""
 
 LATE = "came too late"
 
 
 class Declined(Exception):
-    """The manager does not want the trip."""
+    """The manager declined the trip."""
 
     step = "approval"
 
@@ -59,7 +59,7 @@ class Declined(Exception):
 
 
 def ask(token: str, trip: dict[str, str], price: int) -> None:
-    """Put a trip on the manager's desk; asked again, it lies there already."""
+    """Put a trip on the manager's desk; to ask again changes nothing."""
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     where = [trip[name] for name in ("origin", "destination", "date")]
     row = [token, current_execution.id, now, *where, price]
@@ -85,7 +85,7 @@ def insist_on_approval(decision: dict[str, t.Any]) -> None:
 
 @pages.get("/")
 def desk() -> ResponseReturnValue:
-    """Show what waits, and what was decided lately."""
+    """Show the trips that wait, and the latest decisions."""
     begin = (dt.datetime.now(dt.UTC) - PATIENCE).isoformat(timespec="seconds")
     return render_template(
         "manager.html",
@@ -107,7 +107,7 @@ def decide() -> ResponseReturnValue:
     except ExecutionNotFound:
         abort(404)
     except CallbackError:
-        # The time was over, or another window was first: the first answer counts.
+        # The time was over, or another window answered first: the first answer counts.
         outcome = LATE
 
     with database("approvals") as db:
@@ -121,7 +121,7 @@ def decide() -> ResponseReturnValue:
 
 
 def find(condition: str, *values: str) -> list[sqlite3.Row]:
-    """Read approvals."""
+    """Read the approvals that meet an SQL condition."""
     with database("approvals") as db:
         query = f"SELECT * FROM approvals WHERE {condition}"
         return db.execute(query, values).fetchall()

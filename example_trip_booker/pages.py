@@ -1,4 +1,4 @@
-"""The page, the providers' account of a booking, and the button that kills a server."""
+"""The main page, what the providers recorded, and the button that kills a server."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import pathlib
 import typing as t
 
 from flask import Blueprint
-from flask import current_app
 from flask import jsonify
 from flask import render_template
 from flask import request
-from flask import url_for
 from flask.typing import ResponseReturnValue
 
 from . import failures
@@ -39,24 +37,12 @@ def index() -> ResponseReturnValue:
         titles={flow: title for flow, (title, _) in FLOWS.items()},
         sources={flow: read_source(view) for flow, (_, view) in FLOWS.items()},
         file=pathlib.Path(trips.__file__).name,
-        console=console_url(),
     )
-
-
-def console_url() -> str | None:
-    """Give where the console shows an execution, with ``ID`` in its place, if it is on.
-
-    It is on as soon as the app registers a function by ``@durable.console_auth``.
-    """
-    if "durable.console_execution" not in current_app.view_functions:
-        return None
-
-    return url_for("durable.console_execution", execution_id="ID")
 
 
 @pages.get("/ledger/<execution>")
 def account(execution: str) -> ResponseReturnValue:
-    """Tell what the providers know of a booking."""
+    """Answer with all that the providers know of a booking."""
     response = jsonify(ledger.account(execution))
     response.cache_control.no_store = True
     return response
@@ -64,14 +50,14 @@ def account(execution: str) -> ResponseReturnValue:
 
 @pages.post("/kill")
 def kill() -> ResponseReturnValue:
-    """Kill the server that works for a booking: for this example only!
+    """Kill the server that works on a booking: for this example only!
 
-    It takes JSON alone, which no other site's page can send here.
+    It accepts only JSON, which a page of another site can't send here.
     """
     execution = request.get_json()["execution"]
     pid = failures.find_server(ledger.last_pid(execution))
     ledger.note_kill(execution, pid, "by your click")
     response = jsonify(pid=pid)
-    # Once the answer is out, since it may be this very server.
+    # After the answer was sent, because it may be this very server.
     response.call_on_close(lambda: failures.kill_process(pid))
     return response

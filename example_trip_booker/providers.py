@@ -1,8 +1,8 @@
 """The world outside: an airline, a bank, a hotel and others, all of them fake.
 
-Each answers after a while, writes every call into the ledger, and fails as the visitor
-chose. What changes something is done once for an idempotency key, as with real
-providers: who calls again with the same key is given the first answer again.
+Each answers after a while, records every call in the ledger, and fails as the visitor
+chose. As with real providers, a call that changes something does so once for an
+idempotency key: a second call with the same key gets the first answer again.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def answers(
 ) -> cabc.Callable[[cabc.Callable[P, R]], cabc.Callable[P, R]]:
     """Make a method a call to a provider.
 
-    :param asking: a line for those who watch, with the arguments' names in it
-    :param answered: another one, with ``{answer}`` in it
-    :param effect: what it does in a word (``"charged"``), ``None`` if it only reads
+    :param asking: the progress message before it, with the arguments in braces
+    :param answered: the progress message after it, with ``{answer}`` in it
+    :param effect: what it does, in a word (``"charged"``); ``None`` if it only reads
     """
 
     def decorate(method: cabc.Callable[P, R]) -> cabc.Callable[P, R]:
@@ -63,7 +63,7 @@ def answers(
 def name_arguments(
     signature: inspect.Signature, *args: t.Any, **kwargs: t.Any
 ) -> dict[str, t.Any]:
-    """Give the arguments of a call by their names, those left out included."""
+    """Return the arguments of a call by name, including defaults."""
     bound = signature.bind(*args, **kwargs)
     bound.apply_defaults()
     return bound.arguments
@@ -85,7 +85,7 @@ class Airline:
     def search(
         self, origin: str, destination: str, date: str, cabin: str = "economy"
     ) -> list[Record]:
-        """Find what flies on that day."""
+        """Find the flights of a day."""
         cheapest = 180 + sum(map(ord, origin + destination)) % 120
         cheapest *= 7 if cabin == "business" else 1
         return [
@@ -152,7 +152,7 @@ class Agency:
 
     @answers("cancelling all three", "nothing is booked any more", effect="cancelled")
     def cancel(self, *ids: str) -> list[str]:
-        """Cancel what was booked of these."""
+        """Cancel those of these that were booked."""
         return list(ids)
 
 
@@ -193,7 +193,7 @@ class Mailer:
 
     @answers("writing to {user_id}", "letter {answer[letter]} is sent", effect="sent")
     def notify(self, user_id: str, result: Record) -> Record:
-        """Tell a user what came out."""
+        """Tell a user the result."""
         return {"letter": new_code("L-"), "to": user_id}
 
 

@@ -22,7 +22,7 @@ TOKENS = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """A line, in pieces of which each has a kind, such as ``"keyword"``."""
+    """A line in pieces, each with a kind such as ``"keyword"``, and its steps."""
 
     number: int
     pieces: list[tuple[str, str]]
@@ -48,15 +48,15 @@ class Finder(ast.NodeVisitor):
         self._conditions = 0
 
     def visit_If(self, node: ast.If) -> None:
-        """Take what is below for something that may be left out."""
+        """Treat the steps inside as conditional."""
         self._conditionally(node)
 
     def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
-        """Take what is below for something that may be left out."""
+        """Treat the steps inside as conditional."""
         self._conditionally(node)
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        """Remember by which name a callback is waited for."""
+        """Remember the name of the variable that holds a callback."""
         match node:
             case ast.Assign(
                 targets=[ast.Name(id=name)],
@@ -108,7 +108,7 @@ def read_source(view: cabc.Callable[..., object]) -> Source:
 
 
 def cut(line: str) -> list[tuple[str, str]]:
-    """Cut a line into pieces that look different."""
+    """Cut a line into pieces that are highlighted differently."""
     pieces, end = [], 0
 
     for found in TOKENS.finditer(line):

@@ -1,8 +1,8 @@
 """The three durable views.
 
-Each reads like an ordinary view. What makes it durable is ``@durable.endpoint``, and
-that whatever talks to the world outside runs in a step: a step that is done is never
-done again, whatever is killed in between.
+Each reads like an ordinary view. Two things make it durable: ``@durable.endpoint``, and
+that all calls to the outside world are steps. A completed step is never run again, even
+if servers are killed in between.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ FREE_LIMIT = 1000
 @trips.route("/book-trip", methods=["GET", "POST"])
 @durable.endpoint(retry=PATIENCE)
 def book_trip() -> ResponseReturnValue:
-    """Search, take a seat, have it approved if it is dear, pay, and confirm."""
+    """Find a flight, reserve a seat, get approval if it is expensive, pay, confirm."""
     trip = trip_fields()
 
     flights = step.run("search-availability", airline.search, **trip)
@@ -76,7 +76,7 @@ def book_trip() -> ResponseReturnValue:
 @trips.post("/book-package")
 @durable.endpoint(retry=PATIENCE)
 def book_package() -> ResponseReturnValue:
-    """Book flight, hotel and car at once, then send one confirmation."""
+    """Book flight, hotel and car in parallel, then send one confirmation."""
     flight_id, hotel_id, car_id = json_fields("flightId", "hotelId", "carId")
 
     try:
@@ -98,7 +98,7 @@ def book_package() -> ResponseReturnValue:
 @trips.post("/process")
 @durable.endpoint(retry=PATIENCE)
 def process() -> ResponseReturnValue:
-    """Enrich what a user sends, process it, and tell the user."""
+    """Enrich a user's data, process it, and notify the user."""
     user_id, data = json_fields("userId", "data")
 
     enriched = step.run("enrich-data", registry.enrich, user_id, data)
@@ -109,5 +109,5 @@ def process() -> ResponseReturnValue:
 
 
 def reason(error: StepError | manager.Declined) -> dict[str, str]:
-    """Say which step could not be done, and why."""
+    """Return the name of the step that failed, and why."""
     return {"step": error.step, "error": error.error_message}

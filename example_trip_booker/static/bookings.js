@@ -1,5 +1,5 @@
-// What this browser has booked. It is kept in localStorage, so that a reload, a closed page or a
-// closed laptop loses nothing: with the key of a booking the same request can be sent again.
+// The bookings of this browser. They are kept in localStorage, so that a reload, a closed page or a
+// closed laptop loses nothing: with a booking's key the same request can be sent again.
 
 const NAME = "trip-booker";
 const KEPT = 12;
@@ -10,7 +10,7 @@ function read() {
   try {
     memory = JSON.parse(localStorage.getItem(NAME)) ?? memory;
   } catch {
-    // Private windows may have no storage: then it lasts as long as the page.
+    // Private windows may have no storage: then bookings are kept as long as the page is open.
   }
   return memory;
 }
@@ -32,15 +32,15 @@ export function find(name) {
   return list().find(({ key, token }) => key === name || token === name);
 }
 
-// Writes down what has become known of a booking.
+// Stores what has become known about a booking.
 export function update(key, changes) {
   const state = read();
   const bookings = state.bookings.map((booking) => (booking.key === key ? { ...booking, ...changes } : booking));
   write({ ...state, bookings });
 }
 
-// The booking that a form stands for. As long as nothing in it is changed and the booking goes on,
-// it is the same one: a second click is the same request, with the same key.
+// The booking for a form's values. As long as they are unchanged and the booking has not ended, it is
+// the same booking: a second click sends the same request, with the same key.
 export function draft(request) {
   const state = read();
   const content = JSON.stringify([request.flow, request.url, request.body]);
@@ -55,7 +55,7 @@ export function newDraft() {
   write({ ...read(), draft: null });
 }
 
-// randomUUID is there on https and on this machine; an address of the local network is neither.
+// Browsers have randomUUID only on https and on localhost, not on an address of the local network.
 function newKey() {
   if (crypto.randomUUID) return crypto.randomUUID();
   const bytes = crypto.getRandomValues(new Uint8Array(16));

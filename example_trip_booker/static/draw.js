@@ -1,4 +1,4 @@
-// Drawing. Everything goes through textContent: nothing that came over the network is markup.
+// Drawing. All text is set as text content, so nothing from the network is taken for HTML.
 
 export const field = (id) => document.getElementById(id);
 
@@ -9,7 +9,7 @@ export function element(tag, className, ...content) {
   return made;
 }
 
-// Makes the rows of a list anew where their data have changed, and leaves the others alone.
+// Draws those rows of a list again whose data have changed, and leaves the others alone.
 export function sync(list, rows, make) {
   const old = new Map([...list.children].map((child) => [child.dataset.key, child]));
   const children = rows.map((row) => {
@@ -73,7 +73,7 @@ function stateOf({ status, tries }) {
   return tries > 1 ? `${state}, ${tries} tries` : state;
 }
 
-// "tries again in 2.9 s", with a bar that gets shorter; `tick` fills them in.
+// "tries again in 2.9 s", with a bar that gets shorter; `tick` updates both.
 function drawCountdown({ until, waits }) {
   const made = element("span", "step-wait", element("span", "wait-text"), element("span", "wait-bar", element("i")));
   Object.assign(made.dataset, { until, waits, total: Math.max(0.1, seconds(until) - Date.now() / 1000) });
@@ -86,7 +86,7 @@ function drawTrack({ started, finished, begun }) {
   return made;
 }
 
-// What changes from moment to moment. `total` is the booking's age in seconds.
+// Updates countdowns and bars. `total` is the booking's age in seconds.
 export function tick(total, away) {
   for (const wait of document.querySelectorAll(".step-wait")) {
     const left = seconds(wait.dataset.until) - Date.now() / 1000;

@@ -1,4 +1,4 @@
-// The live view of one booking: the journal's steps, the source that runs, the providers' ledger.
+// The live view of one booking: its steps, the view's source, and the providers' ledger.
 
 import { find, update } from "./bookings.js";
 import { drawCall, drawRoute, drawServer, drawStep, element, field, indented, say, seconds, sync, tick, times } from "./draw.js";
@@ -11,7 +11,7 @@ const BANNER_STAYS = 1500; // so that it can be read, even if the next server an
 const urls = field("main").dataset;
 let shown = null;
 
-// Show a booking: one of this browser, or one whose link was given, which has only its token.
+// Shows a booking of this browser, or one from a shared link, of which only the token is known.
 export function show(booking) {
   hide();
   const mine = { booking, ledger: null, note: null, bannerUntil: 0, said: new Map() };
@@ -20,7 +20,7 @@ export function show(booking) {
   follow(mine);
 }
 
-// A server has answered: from now on the booking that is shown can be watched.
+// Called when a server has answered: from now on the booking can be watched.
 export function follow(mine = shown) {
   mine.booking = find(mine.booking.key) ?? mine.booking;
   mine.note = null;
@@ -45,7 +45,7 @@ export function isShown(booking) {
   return shown?.booking.key === booking.key;
 }
 
-// How the browser's own request fares.
+// Shows how the browser's own request is doing.
 export function tell(booking, text) {
   if (!isShown(booking)) return;
   shown.note = text;
@@ -64,7 +64,7 @@ function changed(mine) {
   draw(mine);
 }
 
-// Asked at every piece of news, and now and then in between.
+// Loads the ledger at every change, and now and then in between.
 async function askLedger(mine) {
   const id = mine.watch.execution?.id;
   if (!id || mine.asking) return;
@@ -74,7 +74,7 @@ async function askLedger(mine) {
     const response = await fetch(urls.ledgerUrl.replace("ID", id), { signal: AbortSignal.timeout(5000) });
     if (response.ok) mine.ledger = await response.json();
   } catch {
-    // The server is away; what is known stays.
+    // The server is away: keep showing what is known.
   }
   mine.asking = false;
   if (shown !== mine) return;
@@ -119,7 +119,7 @@ function drawTicket(mine, flow) {
   field("kill").hidden = over || !watch?.execution;
   field("kill-note").hidden = field("kill").hidden;
   const link = field("console");
-  link.hidden = !urls.consoleUrl || !watch?.execution;
+  link.hidden = !watch?.execution;
   if (!link.hidden) link.href = urls.consoleUrl.replace("ID", watch.execution.id);
 }
 
@@ -150,7 +150,7 @@ function drawBanners(mine) {
   field("approval").hidden = !waits || watch.ended;
 }
 
-// Steps in the order in which they began, and then what is still to come.
+// The steps in the order in which they began, then those still to come.
 function rowsOf(mine, flow) {
   const { watch, ledger, booking } = mine;
   if (watch?.missing) return [];
@@ -186,7 +186,7 @@ function rowOf(step, over, watch, ledger) {
   };
 }
 
-// What is said again in another try is shown once, in its last place, with how often.
+// A message that several tries repeated is shown once, at its last place, with the count.
 function told(lines) {
   const counts = new Map();
   for (const { message } of lines) {
@@ -197,13 +197,13 @@ function told(lines) {
   return [...counts].map(([message, count]) => (count > 1 ? `${message} (${times(count)})` : message));
 }
 
-// The journal's document names the error, the provider's own books have its message.
+// The status document has only the error's class; the ledger has its message, too.
 function errorOf(step, calls) {
   const name = step.error_type.split(".").at(-1);
   return calls.findLast(({ outcome }) => outcome?.startsWith(`${name}:`))?.outcome ?? name;
 }
 
-// A step without an outcome: the ledger knows if its call is under way, or lost.
+// For a step without an outcome, the ledger knows whether its call is running, or lost.
 function openStatus(step, last, over, ledger) {
   if (over) return over;
   if (!last || last.outcome !== null) return step.status;
@@ -230,7 +230,7 @@ const SAID = {
   lost: "lost its server",
 };
 
-// Those who don't see the timeline hear what changes in it, but no countdown.
+// Screen readers announce the changes in the timeline, but no countdown.
 function announce(mine, rows) {
   const news = rows.filter(({ id, status }) => mine.said.get(id) !== status);
   for (const { id, status } of news) mine.said.set(id, status);
@@ -246,7 +246,7 @@ export function showSource(flow) {
   for (const list of document.querySelectorAll(".source")) list.hidden = list.dataset.flow !== flow;
 }
 
-// Marks the lines of the steps. The order of lines is that of the steps that ran.
+// Marks the lines of the source with the statuses of their steps.
 function markSource(rows) {
   const states = new Map(rows.map(({ id, status }) => [id, status]));
   for (const line of document.querySelectorAll(".source:not([hidden]) li")) {
@@ -300,7 +300,7 @@ function tickAll(mine) {
   if (mine.bannerUntil && performance.now() > mine.bannerUntil && !field("offline").hidden) drawBanners(mine);
 }
 
-// The button. The server that is killed may be the one that is asked to do it.
+// The kill button. The killed server may be the one that gets this request.
 export async function kill() {
   const mine = shown;
   field("kill").disabled = true;

@@ -1,4 +1,4 @@
-// The desk shows what comes in by itself, but takes nothing from under the hands of somebody who writes.
+// Refreshes the desk by itself, but not while somebody is writing or has the focus in it.
 
 const LOOK_EVERY = 2000;
 

@@ -1,4 +1,4 @@
-// The forms: make a booking of what is chosen, send it off, and show it.
+// The forms: turn the chosen values into a booking, send it, and show it.
 
 import { draft, find, list, newDraft } from "./bookings.js";
 import { element, field } from "./draw.js";
@@ -19,7 +19,7 @@ function explain(form) {
   form.querySelector(".yours").hidden = option.value !== "yours";
 }
 
-// The choice of failure travels in the query, beside what an ordinary client sends.
+// The chosen failure is in the query; the body is what an ordinary client sends.
 function requestOf(form) {
   const { failure, step, times, ...body } = Object.fromEntries(new FormData(form));
   const query = failure === "yours" ? { failure, step, times } : { failure };
@@ -46,7 +46,7 @@ function book(event) {
   if (matchMedia("(max-width: 899px)").matches) field("ticket").scrollIntoView({ behavior: "smooth" });
 }
 
-// Each click is a request of its own; one after the other, since they share what they write down.
+// Each click sends its own request, one after the other, because all update the same booking.
 function deliver(booking) {
   const before = sending.get(booking.key) ?? Promise.resolve();
   const run = before.then(() => sendOnce(booking));
@@ -57,7 +57,7 @@ async function sendOnce(booking) {
   await send(booking, (text) => tell(booking, text));
   listRecent();
   if (!isShown(booking)) return;
-  // From now on the address may be given to others.
+  // From now on the address can be shared with others.
   const { token } = find(booking.key);
   if (token) history.replaceState(null, "", `#${token}`);
   follow();

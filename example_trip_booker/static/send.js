@@ -1,11 +1,11 @@
-// Sends a booking off, as any client may: by POST with an Idempotency-Key, again and again until a
-// server has answered. Whatever became of the requests before, it is booked once.
+// Sends a booking as any client can: by POST with an Idempotency-Key, again and again until a server
+// has answered. Whatever became of the earlier requests, it is booked once.
 
 import { find, update } from "./bookings.js";
 
 const PAUSES = [300, 700, 1500, 3000];
 
-// Writes down the booking's token, by which it can be watched; `tell` hears how it goes.
+// Stores the booking's token, with which it can be watched; `tell` is called with news.
 export async function send(booking, tell) {
   for (let number = 1; ; number += 1) {
     const started = performance.now();
@@ -27,7 +27,7 @@ function post({ url, key, body }) {
   return fetch(url, { method: "POST", headers, body: JSON.stringify(body), signal: AbortSignal.timeout(10000) });
 }
 
-// Every answer of a durable endpoint has it: Link: <…>; rel="status"
+// Every answer of a durable endpoint has the header Link: <…>; rel="status"
 function statusLink(response) {
   return response.headers.get("Link")?.match(/<([^>]+)>;\s*rel="?status"?/)?.[1];
 }

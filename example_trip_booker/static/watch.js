@@ -1,4 +1,4 @@
-// Follows an execution: by its stream of events, and by its status document where there is no stream.
+// Follows an execution by its stream of events, or by its status document if there is no stream.
 
 const LOOK_EVERY = 1000;
 const STREAM_LASTS = 19000; // a stream that closes after that was not broken
@@ -34,7 +34,7 @@ export class Watch {
     return ENDED.includes(this.execution?.status);
   }
 
-  // Asks for the document unless the stream tells all. The first time it gives the stream's address.
+  // Asks for the status document, unless the stream is open. The first one has the stream's address.
   async look() {
     if (this.stopped) return;
     if (this.stream?.readyState !== EventSource.OPEN) await this.ask();
@@ -65,7 +65,7 @@ export class Watch {
     else await this.fetchAnswer();
   }
 
-  // A document and an event may come in any order: attempts and ends only go on.
+  // Documents and events may arrive in any order: never go back to an earlier attempt, or from an end.
   note(execution) {
     const known = this.execution;
     if (known && (this.ended || execution.attempt < known.attempt)) return;
@@ -100,7 +100,7 @@ export class Watch {
     on("end", () => this.end());
   }
 
-  // Where it goes on after a break, a line may come again.
+  // After a broken connection the stream may repeat a message.
   say(line, id) {
     const key = `${id.split("-")[0]} ${line.message}`;
     if (this.seen.has(key)) return;
@@ -122,7 +122,7 @@ export class Watch {
     this.stream?.close();
   }
 
-  // Who comes when all is over still wants to read how it went.
+  // Whoever opens the page after the end can still read the progress messages.
   async readLines() {
     if (this.lines.length) return;
     const text = await (await fetch(here(this.execution.events_url))).text();
@@ -133,7 +133,7 @@ export class Watch {
   }
 }
 
-// Links are absolute; the page may be reached by another name of the same server.
+// Links are absolute, but the page may have been loaded by another name of the same server.
 export function here(url) {
   const { pathname, search } = new URL(url, location);
   return pathname + search;

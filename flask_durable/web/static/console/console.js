@@ -1,7 +1,7 @@
 "use strict";
 
-// Pages are whole without this. It keeps the part that changes up to date, opens what
-// steps gave in place, and says times in the reader's own words and zone.
+// Pages are complete without this script. It keeps the part that changes up to date, shows
+// steps' outputs in place, and writes times in the reader's language and time zone.
 
 const HEADERS = { "Durable-Console": "part" };
 const LONGEST_PAUSE = 10000;
@@ -18,7 +18,7 @@ async function load(url) {
   return new DOMParser().parseFromString(await answer.text(), "text/html");
 }
 
-// What was opened stays open, what was read stays read, and the focus stays.
+// What the reader opened stays open, with what was loaded into it.
 function keep(old, fresh) {
   for (const details of old.querySelectorAll("details[id]")) {
     const next = fresh.querySelector("#" + CSS.escape(details.id));
@@ -45,7 +45,7 @@ function replace(fresh) {
   dress(fresh);
 }
 
-// The newest line of progress is in sight, unless older ones are being read.
+// The newest progress message stays in sight, unless the reader has scrolled up.
 function placeInProgress(root) {
   const lines = root.querySelector(".said");
   const atEnd = !lines || lines.scrollTop + lines.clientHeight > lines.scrollHeight - 4;
@@ -156,7 +156,7 @@ document.addEventListener("visibilitychange", () => {
   if (!document.hidden && part()?.dataset.live) refresh();
 });
 
-// An empty filter is none: addresses stay short.
+// Leaves empty filters out of the address, so that it stays short.
 document.querySelector("form.filters")?.addEventListener("submit", (event) => {
   for (const field of event.target.elements) field.disabled = field.name !== "" && !field.value;
 });
