@@ -13,8 +13,8 @@ ExecutionStatus = t.Literal[
 Role = t.Literal["view", "on_failure"]
 """What an execution runs: its endpoint's view, or the function after a failure."""
 
-AFTER_FAILURE = "!"
-"""The parent's step of what follows its failure; no step has such an id."""
+AFTER_FAILURE = ""
+"""The ``parent_step`` of the function after a failure; no step has an empty id."""
 
 StepStatus = t.Literal[
     "running", "retrying", "sleeping", "waiting", "completed", "failed", "interrupted"

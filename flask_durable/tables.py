@@ -53,8 +53,8 @@ executions = sa.Table(
     sa.Column("wakes", sa.Integer, nullable=False, server_default="0"),
     # What of its endpoint it runs: the view, or the function after a failure.
     sa.Column("role", sa.Text, nullable=False, server_default="view"),
-    # The execution that began it, and by which step; "!" after a failure, and nothing
-    # if another one took its place.
+    # The execution that began it, and by which step: "" after a failure, and null
+    # if another execution took its place.
     sa.Column("parent_id", sa.Text),
     sa.Column("parent_step", sa.Text),
     sa.Column("cancel_requested", sa.Integer, nullable=False, server_default="0"),

@@ -313,6 +313,23 @@ def test_what_follows_a_failure_may_be_async(
     assert told == ["failed", "flask_durable.errors.StepError"]
 
 
+@pytest.mark.parametrize("name", ["child", "!"])
+def test_a_child_of_any_step_does_not_replace_the_function_after_a_failure(
+    office: Office, name: str
+) -> None:
+    """Whatever the id of the step that invoked it."""
+
+    def work() -> t.Any:
+        step.invoke(name, "child")
+        return step.run("fail", lambda: str(1 / 0))
+
+    office.begin(work)
+    office.drive.run_due()
+    office.drive.advance(61)
+    office.drive.run_due()
+    assert office.calls == ["child", "after failed"]
+
+
 # Every verb
 
 
