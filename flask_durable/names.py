@@ -109,7 +109,7 @@ class Names:
         return name
 
     def _is_in_order(self, step_id: str) -> bool:
-        """Tell whether in every attempt this call comes after those before it."""
+        """Tell whether this call comes after its id's last one in every attempt."""
         task = _current_task()
         before = self._uses.get(step_id)
 
@@ -126,7 +126,7 @@ class Names:
             self._uses[step_id] = HOME
             return before is None or before.is_done
 
-        # A thread that the view started may get here earlier or later next time.
+        # A thread that the view started gets here at another moment in each attempt.
         self._uses[step_id] = ELSEWHERE
         return before is None
 

@@ -11,9 +11,9 @@ T = t.TypeVar("T")
 class once(t.Generic[T]):  # noqa: N801 - a decorator, as cached_property
     """Computes an attribute when it is first used, without a lock.
 
-    Before Python 3.12 ``functools.cached_property`` has one lock for all objects: after
-    a fork while another thread computes, the child finds it locked for good. Here two
-    threads may compute at once, and one result is kept.
+    Before Python 3.12 ``functools.cached_property`` has one lock for all objects. If
+    the process forks while another thread computes, the child finds it locked for good.
+    Here two threads may compute at once, and one result is kept.
     """
 
     def __init__(self, compute: cabc.Callable[[t.Any], T]) -> None:

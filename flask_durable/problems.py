@@ -14,7 +14,7 @@ def problem_response(status: int, detail: str, **members: t.Any) -> Response:
     """Make an ``application/problem+json`` answer.
 
     :param status: HTTP status code
-    :param detail: a sentence for whoever sent the request
+    :param detail: a sentence for the client
     :param members: further members; those that are ``None`` are left out
     """
     body = {

@@ -124,7 +124,7 @@ class StepRecord(t.NamedTuple):
 
 
 Marked = tuple[StepRecord, str]
-"""An outcome, and the nonce that tells, if it is written again, that it was before."""
+"""An outcome, and a nonce that shows whether an earlier write of it was committed."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -192,7 +192,7 @@ class Due:
 
     @property
     def seen(self) -> tuple[str, int, float]:
-        """What must not have changed when a lease that ran out is taken over."""
+        """What must be unchanged for a lease that ran out to be taken over."""
         return self.id, self.attempt, self.ready_at
 
 

@@ -213,7 +213,7 @@ class RqHands:
 
 
 def _job(found: cabc.Sequence[Due]) -> EnqueueData:
-    """Describe a job, with a new id at each dispatch: Redis may still have the old."""
+    """Describe a job. Each dispatch has a new id: Redis may still have the old job."""
     first = found[0]
     executions = [(due.id, due.attempt + 1) for due in found]
     return _job_of(executions, f"{first.id}-{first.attempt + 1}-{first.looks}")

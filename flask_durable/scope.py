@@ -48,7 +48,7 @@ class Scope:
 
     @property
     def is_branch(self) -> bool:
-        """Tell whether this is a branch, which others run beside."""
+        """Tell whether this is a parallel branch."""
         return self.parent is not None
 
     def enter(self, step_id: str, kind: str) -> tuple[str, StepRecord | None]:

@@ -14,7 +14,8 @@ from .scope import Scope
 def run_sleep(scope: Scope, step_id: str, until: cabc.Callable[[], float]) -> None:
     """Return if a time has come, else suspend until then.
 
-    :param until: returns the time, in seconds since the epoch; only called once
+    :param until: returns the time, in seconds since the epoch; called in the first
+        attempt only
     """
     name, found = scope.enter(step_id, "sleep")
     attempt = scope.attempt

@@ -80,7 +80,7 @@ class State:
     """Whether a test client replays what is due."""
 
     needs_hands = False
-    """Whether to warn that nothing replays by itself, as ``app.testing`` is true."""
+    """Whether to warn that nothing replays by itself, because the app is tested."""
 
     leaves = False
     """Whether this process is ending: what it hands back has not crashed."""

@@ -67,7 +67,7 @@ ENDED_COLUMNS = (
     e.c.parent_step,
     e.c.on_failure,
 )
-"""What has to be known of an execution that ends, see ``follow_ups``."""
+"""What ``follow_ups`` needs to know of an execution that ends."""
 
 STEP_COLUMNS = (
     s.c.id,
@@ -84,7 +84,7 @@ STEP_COLUMNS = (
 
 
 JOURNAL = (s.c.error, s.c.output, s.c.topic, s.c.event)
-"""What a replay needs to know of a step in addition."""
+"""Further columns of a step that only replays need."""
 
 
 class Statements:

@@ -73,7 +73,7 @@ def record(insert: t.Any, fence: sa.ColumnElement[bool]) -> t.Any:
 
 
 def record_and_ask(insert: t.Any) -> t.Any:
-    """The same, also if the execution was asked to end; return whether it was."""
+    """Do the same even if the execution was asked to end, and return whether it was."""
     asked = sa.select(e.c.cancel_requested).where(
         # The id of the written row; as a column of its table it would make a join.
         e.c.id == sa.literal_column("execution_id", sa.Text())
@@ -82,7 +82,7 @@ def record_and_ask(insert: t.Any) -> t.Any:
 
 
 def record_all(insert: t.Any) -> t.Any:
-    """The same for several steps of executions that were not asked to end.
+    """Do the same for several steps of executions that were not asked to end.
 
     The parameter is a JSON list: one text costs the driver less than many values.
     """
@@ -120,7 +120,7 @@ def _over_marks(insert: t.Any, source: t.Any) -> t.Any:
 
 
 def mark_running(insert: t.Any) -> t.Any:
-    """Mark a step as running that takes long, unless its try has ended by now."""
+    """Mark a step that takes long as running, unless its try has ended by now."""
     names = (s.c.id, s.c.kind, s.c.tries, s.c.position, s.c.nonce, s.c.started_at)
     source = sa.select(e.c.id, e.c.attempt, RUNNING, *map(column_param, names)).where(
         mine()

@@ -91,7 +91,7 @@ class StepTries:
     def _begin(
         self, name: str, found: StepRecord | None
     ) -> tuple[StepRecord, float | None]:
-        """Return the step as it begins, and before when it must not be tried."""
+        """Return the step as it begins, and when its next try is due, if it waits."""
         attempt = self.attempt
         wake_at = None
 
@@ -112,7 +112,7 @@ class StepTries:
         """Commit that the function is about to be called.
 
         :param found: what the journal has of the step
-        :raises StepInterruptedError: if an earlier attempt called it and did not return
+        :raises StepInterruptedError: if an earlier attempt began it and left no outcome
         """
         if found is not None and found.status == "running":
             failure = Failure(INTERRUPTED_ERROR, "its process ended meanwhile")

@@ -52,7 +52,7 @@ def callback_topic(execution_id: str, step: str) -> str:
 def check_timeout(step_id: str, timeout: Timeout) -> float | None:
     """Return a time-out in seconds.
 
-    :raises ValueError: if nobody can wait so long
+    :raises ValueError: if it is negative or too long
     """
     if timeout is None:
         return None

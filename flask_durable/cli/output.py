@@ -25,7 +25,7 @@ _CONTROLS = re.compile(
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    """Escape all that controls a terminal in a text, as in a Python string.
+    """Escape what controls a terminal in a text, as Python strings do.
 
     The text may come from a client.
 

@@ -29,7 +29,7 @@ class Question:
     values: dict[str, str]
     filters: Filters
     problem: str = ""
-    """What in them can't be understood."""
+    """Why a filter can't be understood."""
 
     @property
     def is_filtered(self) -> bool:

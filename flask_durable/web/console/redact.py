@@ -29,7 +29,7 @@ _LETTERS = re.compile(
     "|cookie|session|csrf|xsrf|signature|accountnumber|creditcard|securitycode"
     "|(?:access|api|encryption|private|signing)key"
 )
-"""What makes a name that of a secret, anywhere among its letters."""
+"""Letters anywhere in a name that make it the name of a secret."""
 
 _WORDS = re.compile(
     "(?:^|_)(?:o?auth|bearer|cv[cv]|hmac|iban|jwt|pwd|saml|sig|ssn"
@@ -37,7 +37,7 @@ _WORDS = re.compile(
     "|(?:access|backup|fa|login|mfa|recovery|sms|verification)_?codes?)(?:_|$)"
     "|(?:^|_)(?:(?:admin|db|ftp|mail|my|root|smtp|ssh|user)?pass|pin)$|^(?:card|cc|mfa)$|otp(?:_|$)|cardnumber|passcode"
 )
-"""The same, but only as whole words, which have ``_`` between them."""
+"""Whole words that do so, joined by ``_``."""
 
 _PAIR = re.compile(r"(?:^|[?&#;,\s])([^?&#;,\s=]+)=")
 """The name of a parameter in a text, as of a link's query."""
@@ -150,7 +150,7 @@ class Body:
 
     text: str
     note: str
-    """What must be said about it."""
+    """What the page says about it, such as its type and size."""
 
 
 def show_body(body: bytes, content_type: str) -> Body:
