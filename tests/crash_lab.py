@@ -1,20 +1,20 @@
 """A laboratory that kills a process at each statement and has another recover.
 
 It is run as a program, since it forks: ``python -m tests.crash_lab URL FOLDER
-SHAPE...`` prints a line of JSON for each kill.
+SHAPE...`` prints a line of JSON for each run. With ``--twice`` a process that
+recovers is killed as well, before another one does the rest.
 """
 
 from __future__ import annotations
 
+import argparse
 import collections.abc as cabc
-import contextlib
 import dataclasses
+import functools
 import gc
 import itertools
 import json
 import math
-import multiprocessing
-import multiprocessing.connection
 import os
 import pathlib
 import signal
@@ -31,8 +31,13 @@ from . import crash_operators
 from . import crash_shapes
 from . import crash_waits
 from .crash_shapes import Shape
+from .crash_survivor import Survivor
+from .crash_verdict import Kill
+from .crash_verdict import problems
+from .crash_verdict import Report
 from .crash_world import World
-from .processes import wait_until
+
+Work = cabc.Callable[[], None]
 
 GROUPS: dict[str, list[type[Shape]]] = {
     "steps": [
@@ -64,28 +69,14 @@ GROUPS: dict[str, list[type[Shape]]] = {
 
 SHAPES = {shape.__name__: shape for group in GROUPS.values() for shape in group}
 
-RECOVER_TIME = 10.0
-"""Seconds in which everything must have ended after a kill."""
+TAKEOVERS: dict[str, cabc.Callable[[World], None]] = {
+    "death": World.bury,
+    "lease": World.outlast,
+}
+"""How a process takes what another one has left."""
 
-
-@dataclasses.dataclass
-class Report:
-    """What came of one run, and of the kill in it, if the run came so far."""
-
-    shape: str
-    when: str
-    statement: int
-    killed: bool
-    text: str
-    ends: list[str]
-    """Each execution's role or endpoint, and its status."""
-    answers: list[t.Any]
-    called: int
-    """How many functions of steps had been called when it was killed."""
-    calls: dict[str, int]
-    again: list[str]
-    """Calls of steps that had an outcome when the process was killed."""
-    counts: dict[str, int]
+SAMPLE = 8
+"""First kills of a shape, about, after which there is a second one in a sample."""
 
 
 def make_world(
@@ -105,7 +96,9 @@ class Laboratory:
         self.state = self.world.state
         self._warm_up()
         self._opened = dict(vars(self.state))
-        self._survivor = Survivor(url, folder)
+        self._survivor = Survivor(
+            functools.partial(make_world, url, folder, testing=False)
+        )
 
     def _warm_up(self) -> None:
         """Do once for all forks what is done once in a process."""
@@ -125,41 +118,75 @@ class Laboratory:
 
         self.world.engine.dispose()
 
+    def reports(self, name: str, twice: str | None) -> cabc.Iterator[Report]:
+        """Run a shape as the program's option says."""
+        if twice is None:
+            return self.run(name)
+
+        if twice == "sample":
+            return self.run_sample(name)
+
+        return self.run_twice(name, twice)
+
     def run(self, name: str) -> cabc.Iterator[Report]:
-        """Kill before each statement, and after those that a step's function follows.
+        """Kill whoever begins, at each statement. The last run is not killed."""
+        return each_kill(functools.partial(self._try, name, ""))
 
-        After any other one all is as before the next. The last run is not killed.
+    def run_twice(self, name: str, takeover: str) -> cabc.Iterator[Report]:
+        """Kill also whoever recovers then, at each statement of the recovery.
+
+        :param takeover: a name of :data:`TAKEOVERS`
         """
+        for first in self.run(name):
+            if first.killed:
+                again = functools.partial(self._try, name, takeover, *first.plan)
+                yield from each_kill(again)
+
+    def run_sample(self, name: str) -> cabc.Iterator[Report]:
+        """Kill whoever begins, and after some of these kills once who recovers.
+
+        The second kill comes later each time, and early again after the last.
+        """
+        every = math.ceil(self.shapes[name].least / SAMPLE)
+        takeovers = itertools.cycle(TAKEOVERS)
+        # Before its third statement it has done nothing.
+        begin = statement = 3
+
+        for first in self.run(name):
+            yield first
+
+            if first.killed and first.plan[0].statement % every == 0:
+                kill = Kill("before", statement)
+                second = self._try(name, next(takeovers), *first.plan, kill)
+                yield second
+                begin += not second.killed
+                statement = statement + every + 2 if second.killed else begin
+
+    def _try(self, name: str, takeover: str, *plan: Kill) -> Report:
         shape = self.shapes[name]
-        called = math.inf
 
-        for number in itertools.count(1):
-            report = self._kill_at(shape, "before", number)
-            yield report
-
-            if report.called > called:
-                yield self._kill_at(shape, "after", number - 1)
-
-            if not report.killed:
-                return
-
-            called = report.called
-
-    def _kill_at(self, shape: Shape, when: str, number: int) -> Report:
         if type(shape).prepare is not Shape.prepare:
             self._fork(shape.prepare)
 
-        killed = self._fork(lambda: self._act(shape, when, number))
+        works: list[Work] = [
+            shape.act,
+            functools.partial(self._recover, shape, takeover),
+        ]
+        texts = []
+
+        for kill, work in zip(plan, works, strict=False):
+            if self._fork(functools.partial(self._act, work, kill)):
+                texts.append(self.world.read("text") or "")
+
         return Report(
-            shape=type(shape).__name__,
-            when=when,
-            statement=number,
-            killed=killed,
-            text=self.world.read("text") or "",
-            **self._survivor.recover(type(shape).__name__),
+            shape=name,
+            plan=list(plan),
+            takeover=takeover,
+            texts=texts,
+            **self._survivor.recover(name),
         )
 
-    def _fork(self, work: cabc.Callable[[], None]) -> bool:
+    def _fork(self, work: Work) -> bool:
         """Do something in a process of its own, and tell whether that was killed."""
         status = in_child(lambda: self._in_world(work))
 
@@ -168,12 +195,12 @@ class Laboratory:
 
         return status != 0
 
-    def _in_world(self, work: cabc.Callable[[], None]) -> None:
+    def _in_world(self, work: Work) -> None:
         # A fork forgets the journal; to compile all statements would take 0.2 s.
         vars(self.state).update(self._opened)
         work()
 
-    def _act(self, shape: Shape, when: str, number: int) -> None:
+    def _act(self, work: Work, kill: Kill) -> None:
         seen = 0
         lock = threading.Lock()
 
@@ -183,86 +210,45 @@ class Laboratory:
             with lock:
                 seen += self.world.watched
 
-                if self.world.watched and seen == number:
+                if self.world.watched and seen == kill.statement:
                     self.world.note("text", " ".join(arguments[2].split())[:80])
                     os.kill(os.getpid(), signal.SIGKILL)
 
-        event.listen(self.world.engine, f"{when}_cursor_execute", count)
-        shape.act()
+        event.listen(self.world.engine, f"{kill.when}_cursor_execute", count)
+        work()
+
+    def _recover(self, shape: Shape, takeover: str) -> None:
+        """Do what the survivor does, without its threads."""
+        self.world.remember()
+        TAKEOVERS[takeover](self.world)
+
+        while not shape.help():
+            self.world.finish()
+
+        self.world.finish()
 
 
-class Survivor:
-    """The process that stands by, and does the rest after a kill.
+def each_kill(run: cabc.Callable[[Kill], Report]) -> cabc.Iterator[Report]:
+    """Kill before each statement, and after those that a step's function follows.
 
-    :param url: the journal that it shares with those that are killed
+    After any other one all is as before the next. The last run is not killed.
     """
+    called = math.inf
 
-    def __init__(self, url: str, folder: pathlib.Path) -> None:
-        context = multiprocessing.get_context("fork")
-        self._line, line = context.Pipe()
-        arguments = (url, folder, line)
-        context.Process(target=_stand_by, args=arguments, daemon=True).start()
-        line.close()
+    for number in itertools.count(1):
+        report = run(Kill("before", number))
+        yield report
 
-    def recover(self, name: str) -> dict[str, t.Any]:
-        """Have everything ended, and hear how; then it is forgotten."""
-        self._line.send(name)
-        return t.cast("dict[str, t.Any]", self._line.recv())
+        if report.called > called:
+            yield run(Kill("after", number - 1))
 
+        if not report.killed:
+            return
 
-def _stand_by(
-    url: str, folder: pathlib.Path, line: multiprocessing.connection.Connection
-) -> None:
-    world, shapes = make_world(url, folder, testing=False)
-
-    with contextlib.suppress(EOFError):
-        while name := line.recv():
-            line.send(_recover(world, shapes[name]))
+        called = report.called
 
 
-def _recover(world: World, shape: Shape) -> dict[str, t.Any]:
-    done = world.done()
-    earlier = len(world.calls())
-    helped = False
-
-    def ended() -> bool:
-        nonlocal helped
-        helped = helped or shape.help()
-        return helped and world.has_ended()
-
-    world.durable.start_dispatcher(world.app)
-
-    # The report says it if something has not ended.
-    with contextlib.suppress(TimeoutError):
-        wait_until(ended, RECOVER_TIME, pause=0.004)
-
-    assert world.state.dispatcher is not None
-    world.state.dispatcher.stop(RECOVER_TIME)
-    world.state.dispatcher = None
-
-    try:
-        return _results(world, shape, done, earlier)
-    finally:
-        world.clear()
-
-
-def _results(
-    world: World, shape: Shape, done: set[str], earlier: int
-) -> dict[str, t.Any]:
-    calls = world.calls()
-    names = [call.split(" ", 1)[1] for call in calls]
-    kept = [call for call in done if call.split(" ", 1)[1] not in shape.tried_anew]
-    return {
-        "ends": sorted(shape.label(found) for found in world.executions()),
-        "answers": [world.answer(found) for found in world.roots()],
-        "called": earlier,
-        "calls": {name: names.count(name) for name in sorted(set(names))},
-        "again": [call for call in calls[earlier:] if call in kept],
-        "counts": world.count(),
-    }
-
-
-def in_child(work: cabc.Callable[[], None]) -> int:
+def in_child(work: Work) -> int:
     """Run something in a fork, and give how that ended."""
     child = os.fork()
 
@@ -277,9 +263,39 @@ def in_child(work: cabc.Callable[[], None]) -> int:
         os._exit(1)
 
 
-if __name__ == "__main__":
-    laboratory = Laboratory(sys.argv[1], pathlib.Path(sys.argv[2]))
+def main() -> int:
+    """Print all reports of some shapes, and tell whether one has a problem."""
+    parser = argparse.ArgumentParser(prog="python -m tests.crash_lab")
+    parser.add_argument("url", help="a journal that may be emptied")
+    parser.add_argument("folder", type=pathlib.Path, help="an empty one")
+    parser.add_argument(
+        "shapes",
+        nargs="+",
+        choices=[*GROUPS, *SHAPES],
+        metavar="shape",
+        help=f"its name, or all of a group: {', '.join(GROUPS)}",
+    )
+    parser.add_argument(
+        "--twice",
+        choices=["sample", *TAKEOVERS],
+        help="kill the recovery as well: now and then for a sample, or at each of its"
+        " statements, after it noticed that the first died, or that its lease ended",
+    )
+    options = parser.parse_args()
+    laboratory = Laboratory(options.url, options.folder)
+    wrong = False
 
-    for name in sys.argv[3:]:
-        for report in laboratory.run(name):
-            print(json.dumps(dataclasses.asdict(report)), flush=True)
+    groups = {group: [shape.__name__ for shape in GROUPS[group]] for group in GROUPS}
+
+    for name in [n for each in options.shapes for n in groups.get(each, [each])]:
+        for report in laboratory.reports(name, options.twice):
+            found = problems(report, SHAPES[report.shape])
+            document = {"problems": found, **dataclasses.asdict(report)}
+            print(json.dumps(document), flush=True)
+            wrong = wrong or bool(found)
+
+    return int(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -29,7 +29,7 @@ class Shape:
     """How often the function of each step is called, at least and at most."""
 
     in_flight: t.ClassVar[int] = 1
-    """How many steps may run at the moment of the kill."""
+    """How many steps may run at the moment of the first kill."""
 
     ends: t.ClassVar[list[str]] = ["view completed"]
     """What the executions end as, all of them."""

@@ -19,22 +19,22 @@ from flask_durable import current_step
 from flask_durable import ExecutionInfo
 from flask_durable import FlaskDurable
 from flask_durable import purge
+from flask_durable import recovery
 from flask_durable import Retry
 from flask_durable import step
 from flask_durable.state import opened_state
 from flask_durable.state import State
+from flask_durable.sweeper import Sweeper
 from flask_durable.tables import metadata
 from flask_durable.tables import steps
 
+from .driving import CallerHands
 from .driving import Drive
 
 MOST_ATTEMPTS = 50
 
 ledger_rows = sa.Table("crash_lab_rows", sa.MetaData(), sa.Column("step", sa.Text))
 """The user's own table in the journal's database."""
-
-# So that a handful of executions are several batches.
-purge.BATCH = 2
 
 
 class World:
@@ -45,6 +45,10 @@ class World:
     """
 
     def __init__(self, url: str, folder: pathlib.Path, testing: bool) -> None:
+        # A handful of executions are several batches.
+        purge.BATCH = 2
+        # Nobody waits after a second kill.
+        recovery.MAX_BACKOFF = 0.0
         self.folder = folder
         self.app = Flask("crash_lab", instance_path=str(folder))
         self.app.config.update(
@@ -140,6 +144,27 @@ class World:
             if line.status in ("completed", "failed", "interrupted")
         }
 
+    def remember(self) -> None:
+        """Note what has been called and done until now, beside what was noted so."""
+        with self.unwatched():
+            moment = [len(self.calls()), sorted(self.done())]
+
+        earlier = json.loads(self.read("moments") or "[]")
+        self.note("moments", json.dumps([*earlier, moment]))
+
+    def called_again(self, but: cabc.Container[str]) -> list[str]:
+        """List the calls of steps that were done at a moment that was noted.
+
+        :param but: ids of steps that are left out
+        """
+        calls = self.calls()
+        return [
+            call
+            for count, done in json.loads(self.read("moments") or "[]")
+            for call in calls[count:]
+            if call in done and call.split(" ", 1)[1] not in but
+        ]
+
     def answer(self, execution: ExecutionInfo) -> t.Any:
         """Read the JSON that an execution answered, if it is completed."""
         response = self.state.store.response(execution.id)
@@ -191,17 +216,40 @@ class World:
 
         raise AssertionError(f"still not ended, process {os.getpid()}")
 
-    def _turn(self) -> bool:
-        """Turn the clock to what is due next, if anything is."""
+    def bury(self) -> None:
+        """Look for processes of this machine that died, and begin what is due."""
+        Sweeper(self.state, CallerHands(self.app)).look()
+
+    def outlast(self) -> None:
+        """Outlast the leases of a machine that is lost, as the sweeper does."""
+        sweeper = Sweeper(self.state, CallerHands(self.app))
+        # It has seen no error for long enough.
+        sweeper._began -= 2 * self.state.config.lease
+
+        for _ in range(2):
+            with self.unwatched():
+                self.drive.advance(self.state.config.lease + 0.001)
+
+            while sweeper.sweep(1):
+                pass
+
+    @contextlib.contextmanager
+    def unwatched(self) -> cabc.Iterator[None]:
+        """Send statements that are nobody's."""
         self.watched = False
 
         try:
+            yield
+        finally:
+            self.watched = True
+
+    def _turn(self) -> bool:
+        """Turn the clock to what is due next, if anything is."""
+        with self.unwatched():
             left = self.state.upkeep.next_due()
 
             if left is not None:
                 self.drive.advance(max(0.0, left) + 0.001)
-        finally:
-            self.watched = True
 
         return left is not None
 
