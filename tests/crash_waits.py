@@ -97,7 +97,7 @@ class Polled(Shape):
 
     calls = {"look": TWICE, "b": ONCE}
     answers = [["found", "late", "b"]]
-    least = 28
+    least = 22
 
     def view(self) -> t.Any:
         found = step.poll("look", self.look, every=0.05)
