@@ -138,5 +138,9 @@ class ChildWaiting(Waiting):
             what = response.mimetype or "nothing"
             return Failure(STEP_ERROR, f"it answered {what}, not JSON"), None
 
-        value = json.loads(record.body)
-        return None, self.attempt.state.codec.encode(value)
+        try:
+            value = json.loads(record.body)
+            return None, self.attempt.state.codec.encode(value)
+        except (ValueError, RecursionError) as error:
+            why = f"it answered JSON that can't be read: {error}"
+            return Failure(STEP_ERROR, why), None
