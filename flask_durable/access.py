@@ -25,7 +25,7 @@ class ConsoleAccess:
 
     @classmethod
     def of(cls, answer: t.Any) -> ConsoleAccess:
-        """Read what an app's function answered.
+        """Convert what the app's ``console_auth`` function returned.
 
         :raises TypeError: if it is neither a bool nor an access
         """

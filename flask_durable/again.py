@@ -1,4 +1,4 @@
-"""Answer a request whose execution a request before it has begun."""
+"""Answer a repeated request: an earlier one with its key began the execution."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from .status import status_url
 def answer_again(
     state: State, options: Options, patience: Patience, key: RequestKey, taken: KeyTaken
 ) -> Response:
-    """Give the stored response, or say how the execution is getting on.
+    """Return the stored response, or say how the execution is getting on.
 
-    :raises Problem: 422 if this is another request, 409 if the first attempt still
-        runs, on behalf of the request before
+    :raises Problem: 422 if the key was used for a different request, 409 if the earlier
+        request is still running the first attempt, or its execution was just deleted
     """
     if taken.fingerprint != key.fingerprint:
         raise Problem(
@@ -39,7 +39,7 @@ def answer_again(
     try:
         execution = state.store.execution(taken.execution_id)
     except ExecutionNotFound:
-        # It was deleted a moment ago.
+        # It was deleted after its key was found.
         raise Problem(409, "Send the request again.", {"Retry-After": "1"}) from None
 
     link_this_answer(execution.id)

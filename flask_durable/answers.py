@@ -1,4 +1,4 @@
-"""What a client is answered whose execution went on without its request."""
+"""Responses to requests in which the view did not finish: the stored one, or a 202."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .status import status_url
 
 
 def final_response(state: State, execution: Execution) -> Response:
-    """Make the answer of an execution that has ended.
+    """Make the final response of an execution that has ended.
 
     :raises Problem: 410 if it was cancelled
     """
@@ -49,7 +49,7 @@ def final_response(state: State, execution: Execution) -> Response:
 
 
 def of_app(response: Response) -> Response:
-    """Give a response the app's class: decorators of views look for it."""
+    """Convert a response to the app's response class, which decorators may expect."""
     return current_app.response_class.force_type(response)
 
 
@@ -60,11 +60,11 @@ def later_response(
     execution: Execution,
     steps: cabc.Sequence[StepRecord],
 ) -> Response:
-    """Wait as long as the client will, then give the final response or a promise.
+    """Wait as long as the client will, then return the final response or a promise.
 
-    :param patience: what the client said, if there is one
-    :param execution: what is known of it by now
-    :param steps: its steps by now
+    :param patience: how long the client waits; ``None`` in a replay
+    :param execution: the execution, as far as it is known
+    :param steps: its steps, likewise
     """
     held = execution if patience is None else patience.hold(state, execution)
 
@@ -82,14 +82,14 @@ def later_response(
 def promise(
     options: Options, execution: Execution, steps: cabc.Sequence[StepRecord]
 ) -> Response:
-    """Answer that the execution goes on later."""
+    """Make the 202 or 303 which says that the execution goes on later."""
     pending = options.pending
     redirect = pending == "redirect" or (not pending and prefers_html(request))
     return of_app(accepted(execution, steps, redirect))
 
 
 def link_this_answer(execution_id: str) -> None:
-    """Have the answer to this request name an execution, whoever makes it."""
+    """Have the response to this request link to an execution, whoever makes it."""
     url = status_url(execution_id)
 
     def link(response: Response) -> Response:

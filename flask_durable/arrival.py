@@ -45,17 +45,17 @@ REPLAY_KEY = "flask_durable.replay"
 ENVIRON_HEADER = "HTTP_DURABLE_REPLAY"
 
 MAX_FIELDS = 100
-"""Header fields that a server takes (gunicorn's ``limit_request_fields``)."""
+"""Most header fields that a server accepts (gunicorn's ``limit_request_fields``)."""
 
 MAX_FIELD_SIZE = 8_190
-"""Bytes of a header field, with its name and end (``limit_request_field_size``)."""
+"""Most bytes of a header, with its name and line end (``limit_request_field_size``)."""
 
 ADDED = 3
-"""Fields that a replay may have beside the request's: its ticket, and ``Host`` and
-``Content-Length`` where there were none."""
+"""Fields that a replay may have in addition to the request's: its ticket, and ``Host``
+and ``Content-Length`` if the request had none."""
 
 MAX_ORIGIN = 4_096
-"""Longest origin, as JSON, for which a ticket, in base64, fits into its field."""
+"""Longest origin, as JSON, with which a ticket, in base64, still fits into a header."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Arrival:
     record: RequestRecord
     ticket: Ticket | None
     due_at: float | None = None
-    """Since when a replay could have begun."""
+    """When the replay's attempt became due."""
 
 
 def arrive(app: Flask) -> None:
@@ -90,7 +90,7 @@ def arrive(app: Flask) -> None:
 
     if header is not None:
         ticket = _verify(app, header)
-        # It was within the limit when it came first.
+        # Its body was within the limit when it came first; that may be lower now.
         limit = max(limit, request.content_length or 0)
     elif state.config.replay_url is not None:
         _check_room(request)
@@ -107,9 +107,9 @@ def arrive(app: Flask) -> None:
 
 
 def _check_room(request: Request) -> None:
-    """Make sure that a server takes the request once more, with a ticket.
+    """Make sure that a server will accept the request again, with a ticket added.
 
-    :raises Problem: 431 if it would not
+    :raises Problem: 431 if it won't
     """
     count = ADDED
 
@@ -117,7 +117,7 @@ def _check_room(request: Request) -> None:
         if name.lower() not in HOP_BY_HOP:
             count += 1
 
-            # With a colon, a space and the end of the line.
+            # The four are the colon, the space and CRLF.
             if (size := len(name) + len(value) + 4) > MAX_FIELD_SIZE:
                 raise _no_room(
                     f"header field {name} has {size} bytes, as it is sent again, and"
@@ -139,7 +139,7 @@ def _no_room(why: str) -> Problem:
 
 
 def arrival_of(request: Request) -> Arrival:
-    """Give what was captured of a request before its view was called."""
+    """Return what was captured of a request before its view was called."""
     arrival = request.environ.get(KEY)
 
     if arrival is None:
@@ -156,12 +156,11 @@ def arrival_of(request: Request) -> Arrival:
 
 
 class Entry:
-    """A layer of an app that sees requests before its middleware, once it is the
-    outermost one.
+    """The outermost WSGI layer of an app: it sees requests before any middleware.
 
-    It notes the path before middleware moves it, and gives a replay that came over
-    HTTP the client's address, the scheme and the host of the original request. The
-    ticket has them: nobody else's word is taken.
+    It notes the path before middleware rewrites it, and gives a replay that came over
+    HTTP the client's address, the scheme and the host of the original request. These
+    come from the signed ticket, never from headers that anybody could send.
     """
 
     def __init__(self, app: Flask) -> None:
@@ -174,7 +173,7 @@ class Entry:
         if outermost is self:
             environ[ENTRY_KEY] = {key: environ.get(key, "") for key in PATH_KEYS}
 
-        # Two are there if middleware was added after ``init_app``.
+        # There are two if middleware was added after ``init_app``: the outer one does it.
         if outermost is self or not isinstance(outermost, Entry):
             self._restore(environ)
 
@@ -183,7 +182,7 @@ class Entry:
     def _restore(self, environ: dict[str, t.Any]) -> None:
         header = environ.get(ENVIRON_HEADER)
 
-        # One of this process has the original environment.
+        # A replay within this process already has the original environment.
         if header is None or INSIDE in environ or not self._app.secret_key:
             return
 
@@ -198,19 +197,19 @@ class Entry:
 
 
 def install_entry(app: Flask) -> None:
-    """Put an :class:`Entry` before all that an app has by now."""
+    """Put an :class:`Entry` in front of all middleware that an app has so far."""
     if not isinstance(app.wsgi_app, Entry):
         t.cast(t.Any, app).wsgi_app = Entry(app)
 
 
 def _check_lost_way(app: Flask, header: str) -> None:
-    """Let a good ticket whose URL leads nowhere any more hear that from Flask."""
+    """Refuse a replay if its view is not durable; if it has none, let Flask answer."""
     ticket = read_ticket(app, header)
 
     if isinstance(ticket, str):
         raise refuse_replay(ticket)
 
-    # One for no execution only asks whether tickets are good here.
+    # A ticket for no execution only asks whether this server accepts tickets.
     if request.routing_exception is None and ticket.execution_id:
         raise refuse_replay("the view is not durable")
 
@@ -225,7 +224,7 @@ def _verify(app: Flask, header: str) -> Ticket:
 
 
 def _replay(state: State, ticket: Ticket) -> tuple[Replay, float | None]:
-    """Give hooks the replay, unless its ticket was used before; and when it was due."""
+    """Return the replay, for hooks, and when it was due; refuse a used ticket."""
     inside = request.environ.get(INSIDE)
 
     if isinstance(inside, Inside):
@@ -257,7 +256,7 @@ def _replay_of(state: State, ticket: Ticket, identity: bytes | None) -> Replay:
 
 
 def unavailable(error: JournalUnavailable) -> Problem:
-    """Log and make the answer to a request whose journal can't be reached."""
+    """Log that the journal can't be reached, and make the response that says so."""
     logger.error("%s", error)
     debug = current_app.debug
     detail = str(error) if debug else error.public
@@ -268,7 +267,7 @@ USED = "it was used before, or the execution is not due"
 
 
 def refuse_replay(reason: str) -> Problem:
-    """Log and make the answer to a request with a bad ticket."""
+    """Log that a replay is refused because of its ticket, and make the response."""
     logger.warning(
         "Refused a replay of %s %r: %s.", request.method, request.path, reason
     )

@@ -31,7 +31,7 @@ SAME_STEPS = (
     " the time and data that others change into steps. If a deployment has changed the"
     " view since the execution began, this is to be expected."
 )
-"""What to do where a replay differs."""
+"""Advice for when a replay differs from what the journal has."""
 
 R = t.TypeVar("R")
 T = t.TypeVar("T")
@@ -72,15 +72,15 @@ class Attempt:
         self.closed = False
         self.lost: LeaseLostError | None = None
         self.found = frozenset(self.steps)
-        """The names of these."""
+        """The names of the steps that earlier attempts recorded."""
         self._to_pass = set(self.steps)
         self.waits: dict[str, Wait] = {}
-        """What it waits for by now, by topic."""
+        """What its steps wait for so far, by topic."""
         self._receiving = threading.Lock()
         self.cancelled = bool(execution.cancel_requested)
         """Whether it was asked to end at its next step."""
         self.stopped = False
-        """Whether a step ended it by that."""
+        """Whether a step has ended it because of that."""
         self._asked: set[str] = set()
         self._inline_left = state.config.inline_retry
         self._lock = threading.Lock()
@@ -88,24 +88,24 @@ class Attempt:
         size = sum(len(step.output or b"") for step in self.steps.values())
         self._left = state.config.max_journal_bytes - size
         self.room = min(state.config.max_output_bytes, self._left)
-        """Most bytes that the next output may have."""
+        """How many bytes the next output may have at most."""
         last = max((step.position for step in self.steps.values()), default=-1)
         self._positions = itertools.count(last + 1)
 
     def now(self) -> float:
-        """Give the database's time, as far as it passed since the attempt began."""
+        """Return the database's time, extrapolated from when the attempt began."""
         return self._clock_offset + clock.boottime()
 
     def at(self, boottime: float) -> float:
-        """Give the database's time at a time of the boot clock."""
+        """Convert a time of the boot clock to the database's time."""
         return self._clock_offset + boottime
 
     def next_position(self) -> int:
-        """Give the place of a new step in the order of calls."""
+        """Return the position of a new step in the order of calls."""
         return next(self._positions)
 
     def find(self, name: str) -> StepRecord | None:
-        """Give what the journal has of a step."""
+        """Look a step up in the journal, and note that the view asked for it."""
         self._asked.add(name)
         found = self.steps.get(name)
 
@@ -118,7 +118,7 @@ class Attempt:
 
     @property
     def walks_again(self) -> bool:
-        """Tell whether the view is on its way to where an earlier attempt came."""
+        """Tell whether the view still has recorded steps of earlier attempts to pass."""
         return bool(self._to_pass)
 
     def record(self, step: StepRecord) -> None:
@@ -128,7 +128,7 @@ class Attempt:
         self._note(step)
 
     def record_all(self, given: cabc.Sequence[Marked]) -> None:
-        """Commit several outcomes at once; after an error it can be done again."""
+        """Commit several outcomes at once; after an error the call may be repeated."""
         asked = self._fenced(self._store.record_all, given)
         self.cancelled = self.cancelled or asked
 
@@ -136,14 +136,14 @@ class Attempt:
             self._note(step)
 
     def transact(self, work: cabc.Callable[[sa.Connection], StepRecord]) -> StepRecord:
-        """Do work in the transaction that commits the outcome that it gives."""
+        """Run ``work`` in the transaction that commits the outcome it returns."""
         step, asked = self._fenced(self._store.transact, work)
         self.cancelled = self.cancelled or asked
         self._note(step)
         return step
 
     def _fenced(self, write: cabc.Callable[[str, int, T], R], what: T) -> R:
-        """Write for this attempt, and keep in mind if that is not ours any more."""
+        """Write as this attempt, and remember if that shows that its lease is lost."""
         try:
             return write(self.id, self.attempt, what)
         except LeaseLostError as error:
@@ -170,16 +170,16 @@ class Attempt:
 
     @contextlib.contextmanager
     def receiving(self, topic: str) -> cabc.Iterator[Wait]:
-        """Take the next event of a topic, one branch after the other."""
+        """Let one branch at a time take the next event of a topic."""
         with self._receiving:
-            # Other branches add some meanwhile.
+            # A copy, since other branches add steps meanwhile.
             steps = list(self.steps.values())
             got = [step.event for step in steps if step.topic == topic]
             after = max((number for number in got if number is not None), default=0)
             yield Wait(topic, after, self.execution.created_at)
 
     def limit_under(self, size: int) -> str:
-        """Name the setting because of which there is no room for so many bytes."""
+        """Name the setting that leaves no room for so many bytes."""
         config = self.state.config
 
         if size > config.max_output_bytes:
@@ -188,7 +188,7 @@ class Attempt:
         return f"DURABLE_MAX_JOURNAL_BYTES ({config.max_journal_bytes})"
 
     def take_inline(self, seconds: float) -> bool:
-        """Take a pause out of what this attempt may sleep through in place."""
+        """Tell whether a pause fits into what the attempt may sleep in place; deduct it."""
         with self._lock:
             fits = seconds <= self._inline_left
             self._inline_left -= max(0.0, seconds) if fits else 0.0
@@ -199,14 +199,14 @@ class Attempt:
         if self.lost is not None:
             raise self.lost
 
-        # Most are neither; a forked child can't call steps.
+        # Rarely the case. The pid needs no check: a forked child can't call steps.
         if self.lease.lost or clock.boottime() >= self.lease.expires_at:
             self.state.heartbeat.ensure(self.lease)
 
     def check_deadline(self, name: str) -> None:
-        """Begin nothing new when the execution's time is over.
+        """Refuse to begin a step after the execution's deadline.
 
-        :raises DeadlineExceeded: if it is
+        :raises DeadlineExceeded: if that has passed
         """
         if self.deadline_at is not None and self.now() >= self.deadline_at:
             raise DeadlineExceeded(
@@ -215,7 +215,7 @@ class Attempt:
             )
 
     def check_unasked(self, now: str = "The view ended") -> None:
-        """Complain of journaled steps that the view did not ask for by now."""
+        """Complain about journaled steps that the view has not asked for."""
         unasked = self.found - self._asked
 
         if unasked:
@@ -223,7 +223,7 @@ class Attempt:
             self.complain(f"{now} without asking for the journaled {names}")
 
     def complain(self, message: str) -> None:
-        """Warn of a replay that differs, or raise where replays are strict."""
+        """Warn about a replay that differs, or raise if replays are strict."""
         message = (
             f'{message} (endpoint "{self.execution.endpoint}", execution {self.id},'
             f" attempt {self.attempt}). {SAME_STEPS}"

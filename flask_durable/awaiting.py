@@ -1,4 +1,4 @@
-"""Run what an async function returned, from sync and async views alike."""
+"""Await what an async function returned, in sync and async views alike."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _PLAIN = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict}
 
 
 def resolve(value: t.Any) -> t.Any:
-    """Give a value, or, of an awaitable, what it gives.
+    """Return a value, or the result of an awaitable.
 
-    It runs on the event loop of a thread of its own, since the calling thread
-    may be the one that runs an async view's loop.
+    An awaitable runs on an event loop in a thread of its own, since the calling
+    thread may be the one that runs an async view's loop.
     """
     if type(value) in _PLAIN or not inspect.isawaitable(value):
         return value
@@ -45,7 +45,7 @@ async def _await(value: cabc.Awaitable[t.Any]) -> t.Any:
 
 
 def leaves(error: BaseException) -> cabc.Iterator[BaseException]:
-    """Give the single exceptions of a group, as task groups raise."""
+    """Yield the exceptions in a group, as task groups raise it, or a single one."""
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
             yield from leaves(inner)

@@ -1,6 +1,6 @@
-"""Several writes that PostgreSQL is sent at once.
+"""Send several writes to PostgreSQL at once.
 
-Each write is one or more statements, and each gets the rows of its own.
+Each write consists of one or more statements, and gets the rows of its own.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ Batch = list[tuple[Bound, ...]]
 def run_joined(
     connection: sa.Connection, link: t.Any, batch: Batch
 ) -> list[list[Rows]]:
-    """Run writes that can all be joined as one statement, which commits itself.
+    """Run writes that can all be joined, as a single statement in autocommit.
 
-    :param link: the way to the driver, as for :meth:`.Bound.run`
+    :param link: the driver's cursor, or libpq, as for :meth:`.Bound.run`
     """
     return _shared_out(_joined(batch).run(connection, link), batch)
 
 
 def run_pipelined(connection: sa.Connection, batch: Batch) -> list[list[Rows]]:
-    """Send all at once; PostgreSQL commits at the end of a pipeline."""
+    """Send all writes in one pipeline; PostgreSQL commits at its end."""
     driver: t.Any = connection.connection.dbapi_connection
 
     with driver.pipeline():
@@ -40,8 +40,8 @@ def run_pipelined(connection: sa.Connection, batch: Batch) -> list[list[Rows]]:
 
 
 def _parts(batch: Batch) -> cabc.Iterator[Batch]:
-    """Take together what can be joined and stands together: rows are locked in the
-    order of the batch, or two commits could wait for each other."""
+    """Group neighbours that can be joined. The batch keeps its order, in which rows are
+    locked: otherwise two commits could deadlock."""
     for joins, run in itertools.groupby(batch, can_join):
         if joins:
             yield list(run)
@@ -50,12 +50,12 @@ def _parts(batch: Batch) -> cabc.Iterator[Batch]:
 
 
 def can_join(bounds: tuple[Bound, ...]) -> bool:
-    """Tell whether a write can be lines of a statement for many."""
+    """Tell whether a write can be joined with others in one statement."""
     return all(bound.statement.many is not None for bound in bounds)
 
 
 def _send(driver: t.Any, part: Batch) -> cabc.Callable[[], list[list[Rows]]]:
-    """Send some writes; what comes back gives the rows of each after the pipeline."""
+    """Send some writes; call what is returned after the pipeline, for their rows."""
     if len(part) == 1 and (len(part[0]) == 1 or not can_join(part[0])):
         sent = [(bound, bound.execute(driver.cursor())) for bound in part[0]]
         return lambda: [[bound.rows(cursor) for bound, cursor in sent]]
@@ -66,7 +66,7 @@ def _send(driver: t.Any, part: Batch) -> cabc.Callable[[], list[list[Rows]]]:
 
 
 def _joined(part: Batch) -> Bound:
-    """Give one statement for several of a kind, with their values in JSON."""
+    """Make one statement of several of a kind, with their values as JSON."""
     statement = part[0][0].statement
     assert statement.many is not None
     lines = [
@@ -81,7 +81,7 @@ def _joined(part: Batch) -> Bound:
 
 
 def _shared_out(written: Rows, part: Batch) -> list[list[Rows]]:
-    """Give each write its rows if all were done, else none of them: which it was that
-    could not be done is found out by each for itself."""
+    """Return rows for each write if all were done, else for none of them: then each
+    writer tries by itself, and so finds out which of the writes failed."""
     whole = len(written) == sum(map(len, part))
     return [[[()] if whole else []] * len(bounds) for bounds in part]

@@ -1,4 +1,4 @@
-"""How the journal gets executions and attempts."""
+"""Begin executions and attempts in the journal."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Beginner(Reader):
     ) -> float:
         """Store a new execution whose first attempt is running.
 
-        :param on_failure: whether something follows its failure
-        :param deadline: seconds that it has from now on
-        :param key: what another execution must not have
+        :param on_failure: whether a failure handler is to run if it fails
+        :param deadline: in how many seconds its time is over
+        :param key: its idempotency key, which no other execution may have
         :return: the database's time
         :raises KeyTaken: if another execution has the key
         :raises JournalUnavailable: with ``unknown`` set if the connection was
@@ -65,11 +65,11 @@ class Beginner(Reader):
         parent: tuple[str, str] | None = None,
         key: RequestKey | None = None,
     ) -> float | None:
-        """Store a new execution that a dispatcher is to begin.
+        """Store a new execution for a dispatcher to run.
 
-        :param parent: the execution and the step that begin it; of a second one of
-            the same step nothing is stored
-        :param key: what another execution must not have
+        :param parent: the execution and the step that begin it; a second child of
+            the same step is not stored
+        :param key: its idempotency key, which no other execution may have
         :return: the database's time, if it was stored
         :raises KeyTaken: if another execution has the key
         """
@@ -109,9 +109,9 @@ class Beginner(Reader):
     def _insert(
         self, statement: Statement, key: RequestKey | None, **values: t.Any
     ) -> float | None:
-        """Store an execution, unless it is there; give the database's time."""
+        """Insert an execution unless it exists; return the database's time."""
         self.check()
-        # Nobody knows the new row yet, but others may wait for the same key.
+        # Nobody else knows the new row yet, but others may compete for its key.
         locked = key.digest if key else values["id"]
         written = self.commits.write(locked, statement.bind(values))
         found = written[0] if written else None
@@ -119,13 +119,13 @@ class Beginner(Reader):
         if found:
             return t.cast(float, found[0][0])
 
-        # What may have been committed is looked for, and else done now.
+        # It may have been committed: look for it, and write it now if it was not.
         sent = written is None
 
         def insert(connection: sa.Connection) -> float | None:
             nonlocal sent
             sent = True
-            # That it met another one is known already.
+            # An empty ``found`` says that the insert above met an existing row.
             rows = found if found is not None else statement(connection, **values)
 
             while not rows:
@@ -152,7 +152,7 @@ class Beginner(Reader):
         key: RequestKey | None,
         values: dict[str, t.Any],
     ) -> bool:
-        """Tell whether this very write was done before, its answer lost.
+        """Tell whether this very write was committed before, and its answer lost.
 
         :raises KeyTaken: if another execution has the key
         """
@@ -164,7 +164,7 @@ class Beginner(Reader):
         if found and found[0].id != values["id"]:
             raise KeyTaken(*found[0])
 
-        # Else the other one was deleted a moment ago, and the key is free.
+        # If nothing was found, the other one was just deleted, and the key is free.
         return bool(found)
 
     def claim(

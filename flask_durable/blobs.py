@@ -1,7 +1,7 @@
-"""The bytes that statements take and give, sealed and opened on their way.
+"""Encrypt bytes on their way into the database, and decrypt them on their way out.
 
-Which these are follows from the types of columns and parameters, so that no
-statement can forget it.
+Which values these are follows from the types of columns and parameters, so that no
+statement can forget one.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from .vault import Vault
 Rows = cabc.Sequence[t.Any]
 
 OPTIONAL = "flask_durable.optional"
-"""Marks a column in its ``info``: a failure that stands in for one that can't be
-decrypted, so that the rest of its row can be read."""
+"""In a column's ``info``: if its value can't be decrypted, a stand-in takes its place,
+so that the rest of the row can be read."""
 
 UNREADABLE = Failure(class_name(DecryptionError), "It can't be decrypted.").encode()
-"""The stand-in, for showing: who would record it must raise instead."""
+"""The stand-in: to be displayed, never recorded (code that would do so must raise)."""
 
 
 class Blobs:
-    """The parameters and columns of one statement that are bytes.
+    """Which parameters and columns of one statement are bytes.
 
     :param parameters: names and types of the statement's parameters, in their order
     """
@@ -53,13 +53,13 @@ class Blobs:
         }
 
     def seal(self, values: tuple[t.Any, ...]) -> tuple[t.Any, ...]:
-        """Give the values of all parameters as they are stored."""
+        """Return the values of all parameters as they are to be stored."""
         vault = self._vault
 
         for place in self._parameters:
             value = values[place]
 
-            # Most are stored as they are.
+            # Without keys, nearly all are stored as they are.
             if value is not None and (vault.locked or value.startswith(MARK)):
                 sealed = vault.seal(value)
                 values = (*values[:place], sealed, *values[place + 1 :])
@@ -67,7 +67,7 @@ class Blobs:
         return values
 
     def open(self, rows: Rows, values: tuple[t.Any, ...]) -> Rows:
-        """Give rows as they were before they were stored.
+        """Return rows with their bytes decrypted.
 
         :param values: the values of the statement's parameters
         :raises DecryptionError: if none of the keys fits
@@ -110,7 +110,7 @@ class Blobs:
 
 
 def _columns(clause: sa.ClauseElement) -> cabc.Iterable[t.Any]:
-    """List the columns of the rows that a statement gives."""
+    """List the columns of the rows that a statement returns."""
     return getattr(clause, "exported_columns", ())
 
 
@@ -119,18 +119,18 @@ def _is_blob(type_: sa.types.TypeEngine[t.Any]) -> bool:
 
 
 def _replace(row: t.Any, values: cabc.Mapping[int, bytes]) -> t.Any:
-    """Give a row with other values in some places."""
+    """Return a row with the values in some places replaced."""
     return row._make(values.get(place, value) for place, value in enumerate(row))
 
 
 @functools.cache
 def row_class(names: tuple[str, ...]) -> t.Any:
-    """Give the class of rows with these columns."""
+    """Return the class of rows with these columns."""
     return collections.namedtuple("Row", names, rename=True)
 
 
 def _owner(row: t.Any, values: cabc.Mapping[str, t.Any]) -> str:
-    """Name what a row is of, as far as that is known."""
+    """Say to what a row belongs, as far as that is known."""
     found = getattr(row, "id", None)
     execution_id = values.get("execution_id", found)
 

@@ -57,7 +57,7 @@ View = cabc.Callable[..., t.Any]
 class Call:
     """Runs the view for one attempt and commits how it ended.
 
-    :param patience: how long its client waits for the end, if it is no replay
+    :param patience: how long its client waits for the end; ``None`` in a replay
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Call:
         self._permanent = False
         self._g = t.cast(t.Any, g)._get_current_object()
         request.environ[KEY] = self
-        # Each copy of the request's context would close its files at its end.
+        # Or each copy of the request context would close the files when it ends.
         t.cast(t.Any, request).close = _keep_open
         after_this_request(self._deliver)
 
@@ -87,7 +87,7 @@ class Call:
         return self._attempt is attempt
 
     def run(self, view: View, args: t.Any, kwargs: t.Any) -> t.Any:
-        """Run the view and give its answer, the stored one, or a promise."""
+        """Run the view and return its response, the stored one, or a promise."""
         self._in_view = True
 
         try:
@@ -140,12 +140,12 @@ class Call:
         return self._suspend()
 
     def _look_into(self, error: BaseException) -> None:
-        """Raise what ends an attempt out of the group that tasks of a view raise."""
+        """Raise what ends the attempt, if it is in a group raised by the view's tasks."""
         for inner in leaves(error):
             if isinstance(inner, LeaseLostError):
                 raise inner
 
-        # Of a group with an exit, or with a suspended step.
+        # A BaseExceptionGroup is one because of an exit, or of a suspended step.
         is_exit = not isinstance(error, Exception | asyncio.CancelledError)
 
         if is_exit and self._root.suspended is None:
@@ -155,7 +155,7 @@ class Call:
         try:
             return current_app.make_response(value)
         except TypeError:
-            # A forgotten return, say: the next attempt would not do better.
+            # Such as a forgotten return: another attempt would end the same way.
             self._permanent = True
             raise
 
@@ -178,7 +178,7 @@ class Call:
         return response
 
     def _failed(self, error: BaseException) -> Response:
-        """Begin a new attempt later, or leave the error to Flask."""
+        """Schedule another attempt, or leave the error to Flask."""
         if isinstance(error, HTTPException):
             try:
                 self._attempt.check_unasked()
@@ -218,7 +218,7 @@ class Call:
         return of_app(problem_response(410, detail, execution=attempt.id))
 
     def _goes_on(self, error: BaseException, errors: int) -> bool:
-        # Of a group, what is final by itself is so in it.
+        # A group is final if one of its exceptions is.
         if any(isinstance(one, (HTTPException, *FINAL)) for one in leaves(error)):
             return False
 
@@ -253,7 +253,7 @@ class Call:
         return later_response(self._state, options, patience, execution, steps)
 
     def _lost(self, error: LeaseLostError) -> Response:
-        """Answer for an attempt that may not write any more."""
+        """Make the response for an attempt that may no longer write."""
         logger.warning("%s", error)
 
         if isinstance(error, JournalLostError):
@@ -282,7 +282,7 @@ class Call:
         )
 
     def _deliver(self, response: Response) -> Response:
-        """Commit the answer that Flask made of an error, before it is sent."""
+        """Commit the response that Flask made of an error, before it is sent."""
         if self._outcome is not None and not self._ending.done:
             try:
                 self._finish_with_error(response)
@@ -305,10 +305,10 @@ class Call:
             return problem.get_response()
 
     def tear_down(self) -> None:
-        """End what Flask made no response for, as in debug mode.
+        """End an attempt whose error Flask made no response of, as in debug mode.
 
-        Copies of the request's context, in threads that the view started, are
-        torn down too: they have a ``g`` of their own, or end before the view.
+        Do nothing for copies of the request context, in threads that the view
+        started: they have a ``g`` of their own, or end before the view.
         """
         if self._in_view or t.cast(t.Any, g)._get_current_object() is not self._g:
             return

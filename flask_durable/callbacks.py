@@ -29,7 +29,7 @@ KIND = "callback"
 
 
 class DataTooBig(ValueError):
-    """What is sent is bigger than what a step may return."""
+    """The data that is sent is bigger than what a step may return."""
 
 
 class Callback:
@@ -57,7 +57,7 @@ class Callback:
         :raises WaitTimeoutError: if nothing was posted in time
         """
         seconds = check_timeout(self._name, timeout)
-        # It may have been made by the view and be waited for in a branch.
+        # The view may have made the callback, and a branch now wait for it.
         scope = current_scope.get() or self._scope
         scope.check(self._name)
         found = scope.find(self._name, KIND)
@@ -71,8 +71,8 @@ def send(
     """Send an event, and tell whether it is new."""
     topic = event_topic(state.store.app, name, key)
     encoded = _encoded(state, f'event "{name}"', data)
-    # One without a mark gets a mark of its own: if the commit's answer is lost, the
-    # second try finds it.
+    # An event without ``dedup`` gets a unique mark: if the commit's answer is lost,
+    # the second try finds the event by it.
     mark = f"~{new_nonce()}" if dedup is None else f"={dedup}"
     events = Events(state.store)
 
@@ -87,12 +87,12 @@ def send(
 
 
 def complete(state: State, token: str, data: t.Any) -> None:
-    """Hand data to a callback; the same again changes nothing.
+    """Complete a callback with data; the same data again changes nothing.
 
-    :raises ExecutionNotFound: if the token is not ours
+    :raises ExecutionNotFound: if there is no callback behind the token
     :raises CallbackConflict: if it was completed with other data
-    :raises CallbackGone: if its time is over
-    :raises DataTooBig: if no step could take it
+    :raises CallbackGone: if its time is over, or its execution has ended
+    :raises DataTooBig: if the data is over ``DURABLE_MAX_OUTPUT_BYTES``
     """
     check_token(token)
     found = read_callback(this_app(), token)
@@ -127,9 +127,9 @@ def complete(state: State, token: str, data: t.Any) -> None:
 def _encoded(state: State, whose: str, data: t.Any) -> bytes:
     """Encode what is sent.
 
-    :param whose: says in a message where it goes
+    :param whose: for what it is, in messages
     :raises TypeError: if it can't be stored
-    :raises DataTooBig: if no step could take it
+    :raises DataTooBig: if it is over ``DURABLE_MAX_OUTPUT_BYTES``
     """
     encoded = state.codec.encode_for(f"The data for {whose}", data)
     limit = state.config.max_output_bytes

@@ -1,7 +1,7 @@
 """Requests and responses as records, and back.
 
 A request is captured whole before anything else reads it; the view then reads
-it as ever, from memory.
+it as usual, from memory.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
-"""Headers that belong to a connection (RFC 9110, section 7.6.1), not stored."""
+"""Headers that concern one connection only (RFC 9110, section 7.6.1): not stored."""
 
 ENVIRON_KEYS = (
     "REQUEST_METHOD",
@@ -60,15 +60,15 @@ ENVIRON_KEYS = (
     "AUTH_TYPE",
     "wsgi.url_scheme",
 )
-"""What a request is beside its headers and body, by the names of PEP 3333."""
+"""What is stored of a request besides its headers and body (names as in PEP 3333)."""
 
 
 TRACE_KEYS = ("HTTP_TRACEPARENT", "HTTP_TRACESTATE")
-"""Headers that instrumented libraries write on the way of a replay, too."""
+"""Trace headers; an instrumented HTTP library sets its own when it sends a replay."""
 
 MAX_TRACE = 512
-"""Longest of them that a ticket repeats: as much as others must pass on (W3C Trace
-Context, section 3.3.1.5). A longer one is sent as a header only."""
+"""Longest of them that a ticket repeats: as much as everybody should pass on (W3C
+Trace Context, section 3.3.1.5). A longer one is sent as a header only."""
 
 ORIGIN_KEYS = (
     "HTTP_HOST",
@@ -81,8 +81,8 @@ ORIGIN_KEYS = (
     "AUTH_TYPE",
     "wsgi.url_scheme",
 )
-"""What of it tells where it came from and where to: a replay over HTTP comes from
-elsewhere."""
+"""The request's origin: what would differ in a replay over HTTP, since that has another
+sender. Its ticket carries these."""
 
 PATH_KEYS = ("SCRIPT_NAME", "PATH_INFO")
 ENTRY_KEY = "flask_durable.entry"
@@ -91,14 +91,14 @@ ENTRY_KEY = "flask_durable.entry"
 def capture_request(request: Request, limit: int) -> RequestRecord:
     """Read a request whole and leave it as if nobody had read it.
 
-    :param limit: most bytes of a body
+    :param limit: most bytes that the body may have
     :raises Problem: 413 if the body is bigger
     """
     body = _read_body(request, limit)
     environ = request.environ
     stream = io.BytesIO(body)
     environ["wsgi.input"] = stream
-    # A cached property of werkzeug's, made to be set; forms are parsed from it.
+    # A cached property of werkzeug's, which may be set; forms are parsed from it.
     t.cast(t.Any, request).stream = stream
 
     if body or environ.get("CONTENT_LENGTH"):
@@ -163,22 +163,22 @@ def _too_large(limit: int) -> Problem:
 
 
 def request_digest(environ: cabc.Mapping[str, t.Any], body: bytes) -> str:
-    """Give what a replay must agree with: method, path, query and body."""
+    """Digest what must be the same in a replay: method, path, query and body."""
     keys = ("REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING")
     head = json.dumps([str(environ.get(key, "")) for key in keys]).encode()
-    # JSON has no zero byte, so that no head and body are taken for others.
+    # JSON has no zero byte, so it is clear where the body begins.
     return hashlib.sha256(head + b"\0" + body).hexdigest()
 
 
 def request_environ(record: RequestRecord, again: bool = False) -> dict[str, t.Any]:
-    """Make the WSGI environment (PEP 3333) in which the request is seen again.
+    """Make the WSGI environment (PEP 3333) for a replay of the request.
 
-    The request was captured behind the app's middleware and enters before it, so
-    it gets the path that was noted there. Of a process's very first request there
-    may be no note: then it is the path as captured, or, if that led nowhere, as
-    the server received it.
+    The request was captured behind the app's middleware, but the replay enters in
+    front of it, and so gets the path that was noted there. For a process's very
+    first request there may be no note: then the path is the captured one, or, if
+    that led nowhere, the one that the server received.
 
-    :param again: whether the replay before led nowhere
+    :param again: whether an earlier replay led nowhere
     """
     head = json.loads(record.head)
     environ = dict(head["environ"])
@@ -211,7 +211,7 @@ class WireRequest:
 
 
 def wire_request(record: RequestRecord) -> WireRequest:
-    """Make the request that a server of the app is sent again."""
+    """Make the request to send to a server of the app for a replay."""
     head = json.loads(record.head)
     environ = head["environ"]
     secrets = json.loads(record.secrets) if record.secrets else []
@@ -226,7 +226,7 @@ def wire_request(record: RequestRecord) -> WireRequest:
 
 
 def _target(environ: cabc.Mapping[str, str]) -> str:
-    """Give the request's target, as the server received it if it said so."""
+    """Return the request's target, as the server received it if that is known."""
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
 
     if raw and raw[0] == "/":
@@ -243,17 +243,17 @@ def _target(environ: cabc.Mapping[str, str]) -> str:
 
 
 def request_origin(record: RequestRecord) -> dict[str, str]:
-    """Give what a server of the app can't see of a replay that it is sent."""
+    """Return a captured request's origin, which a server can't see in its replay."""
     return origin_of(request_environ(record))
 
 
 def origin_of(environ: cabc.Mapping[str, t.Any]) -> dict[str, str]:
-    """Give the same of the environment that a request came with."""
+    """Return a request's origin, from its WSGI environment."""
     return {key: str(environ[key]) for key in ORIGIN_KEYS if in_origin(environ, key)}
 
 
 def in_origin(environ: cabc.Mapping[str, t.Any], key: str) -> bool:
-    """Tell whether a ticket has a part of the environment, rather than a header."""
+    """Tell whether a ticket carries this key: trace headers may be too long for it."""
     value = environ.get(key)
     return value is not None and (key not in TRACE_KEYS or len(value) <= MAX_TRACE)
 
@@ -270,12 +270,12 @@ def _as_received(environ: dict[str, t.Any]) -> None:
 def capture_response(
     response: Response, url: cabc.Callable[[], str], limit: int
 ) -> ResponseRecord:
-    """Store what a view returned; streams are read, as far as the limit goes.
+    """Make a record of what a view returned; streams are read, up to the limit.
 
     ``Set-Cookie`` is left out, ``Location`` is made absolute.
 
-    :param url: gives the request's URL, which is made only if it is needed
-    :param limit: most bytes of a body; of a bigger one the rest stays unread
+    :param url: returns the request's URL; called only if that is needed
+    :param limit: most bytes of a body; a bigger one is not stored, its rest not read
     """
     body = _buffer(response, limit)
     headers = [
@@ -333,6 +333,6 @@ def _close_iterable(response: Response) -> None:
 
 
 def stored_response(record: ResponseRecord, body: bytes) -> Response:
-    """Make the response that was stored."""
+    """Make a response from its record and body."""
     head = json.loads(record.head)
     return Response(body, head["status"], head["headers"])

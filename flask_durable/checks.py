@@ -1,4 +1,4 @@
-"""Checks of what a view gives to the verbs."""
+"""Checks of the arguments that apps pass to the extension."""
 
 from __future__ import annotations
 
@@ -52,25 +52,25 @@ def check_function(step_id: str, fn: t.Any, verb: str) -> None:
 def wrong_call(
     step_id: str, verb: str, call: t.Any, error: BaseException
 ) -> TypeError | None:
-    """Give an error that says more, if a function can't take what a step gives it.
+    """Return a more helpful error, if a function can't take its step's arguments.
 
-    A decorated one is looked at as it is, not as what it wraps.
+    Of a decorated function it is the decorator's own signature that counts.
 
     :param verb: the method of ``step`` that was called
-    :param call: a ``functools.partial`` of the function, else nothing is known
+    :param call: a ``functools.partial`` of the function; of others nothing is known
     :param error: what the call raised
     """
     if not isinstance(error, TypeError) or not isinstance(call, functools.partial):
         return None
 
-    # What was entered could be called: the error is of something within.
+    # The function was entered, so it took its arguments: the error is from within.
     if _is_of_others(error):
         return None
 
     try:
         signature = inspect.signature(call.func, follow_wrapped=False)
     except Exception:
-        # Some that are built in have none, and objects may raise what they like.
+        # Some builtins have no signature, and objects may raise anything here.
         return None
 
     try:
@@ -82,7 +82,7 @@ def wrong_call(
 
 
 def _is_of_others(error: BaseException) -> bool:
-    """Tell whether an error was raised in a function that is none of ours."""
+    """Tell whether an error was raised in code outside of this package."""
     trace = error.__traceback__
 
     while trace is not None and trace.tb_next is not None:
@@ -108,7 +108,7 @@ def _wrong_call(
 
 
 def _broken(text: str) -> bool:
-    """Tell whether a string has surrogates, which no encoding takes."""
+    """Tell whether a string contains surrogates, which UTF-8 can't encode."""
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
@@ -123,7 +123,7 @@ def caller() -> str:
 
 
 def check_token(token: t.Any) -> None:
-    """Make sure that something may be the token of a callback."""
+    """Make sure that the token of a callback is a string."""
     if not isinstance(token, str):
         raise TypeError(
             f"A callback's token is the string that is its .token, not {token!r:.80}."
@@ -131,7 +131,7 @@ def check_token(token: t.Any) -> None:
 
 
 def check_workers(max_workers: t.Any) -> None:
-    """Make sure that there is somebody to work."""
+    """Make sure that ``max_workers`` is a whole number of at least 1."""
     if not isinstance(max_workers, int) or isinstance(max_workers, bool):
         raise TypeError(f"max_workers is a whole number, not {max_workers!r:.80}.")
 
@@ -151,9 +151,9 @@ def check_branches(branches: cabc.Iterable[t.Any]) -> None:
 
 
 def check_duration(step_id: str, duration: t.Any, verb: str) -> float:
-    """Give a duration in seconds.
+    """Return a duration in seconds.
 
-    :param verb: what the step does so long
+    :param verb: what the step does for so long, for the message
     """
     try:
         return clock.duration(duration)
@@ -162,7 +162,7 @@ def check_duration(step_id: str, duration: t.Any, verb: str) -> float:
 
 
 def check_until(step_id: str, when: t.Any) -> float:
-    """Give a date in seconds since the epoch.
+    """Convert a date to seconds since the epoch.
 
     :raises TypeError: if it is no ``datetime``
     :raises ValueError: if it has no time zone, or is too far away
@@ -188,7 +188,7 @@ def check_until(step_id: str, when: t.Any) -> float:
 
 
 def check_every(step_id: str, every: t.Any) -> float:
-    """Give the time between two looks, in seconds."""
+    """Return the time between two polls, in seconds."""
     seconds = check_duration(step_id, every, "poll")
 
     if seconds <= 0:
@@ -203,7 +203,7 @@ def check_every(step_id: str, every: t.Any) -> float:
 def check_mappings(**given: t.Any) -> None:
     """Make sure that parts of a request are mappings, such as dicts."""
     for name, value in given.items():
-        # Werkzeug's headers are none by their class.
+        # Not isinstance: Werkzeug's Headers is no Mapping by its class.
         if value and not hasattr(value, "items"):
             raise TypeError(
                 f"{name} is a mapping, as {{name: value}}, not {value!r:.80}."
@@ -211,7 +211,7 @@ def check_mappings(**given: t.Any) -> None:
 
 
 def check_page(status: t.Any, before: t.Any, limit: t.Any) -> None:
-    """Make sure that a page of executions can be looked for."""
+    """Make sure that a page of executions can be found by these arguments."""
     statuses = t.get_args(ExecutionStatus)
 
     if status is not None and status not in statuses:
@@ -240,19 +240,19 @@ def check_view(view: t.Any) -> None:
 
 
 def check_hook(name: str, function: t.Any) -> None:
-    """Make sure that a function is registered."""
+    """Make sure that what a decorator registers is a function."""
     if not callable(function):
         raise TypeError(f"{name} takes a function, not {function!r:.80}.")
 
 
 def check_engine(engine: t.Any, given: str) -> None:
-    """Make sure that an engine is one in whose database a journal can live.
+    """Make sure that the journal can live in an engine's database.
 
-    :param given: says in a message where it is from
+    :param given: where the engine is from, for the message
     :raises ConfigError: if it can't
     """
     if not isinstance(engine, sa.Engine):
-        # Its text may be a URL with a password.
+        # It is not shown: it may be a URL with a password.
         raise TypeError(
             "engine is an SQLAlchemy Engine, or a function that gives one:"
             f" {given} is a {type(engine).__name__}. For a URL there is"

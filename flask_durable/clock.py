@@ -1,4 +1,4 @@
-"""The process's clocks; the truth about wake times is the database's clock."""
+"""The process's clocks; wake times are decided by the database's clock."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _BOOT_CLOCK = _boot_clock()
 
 
 def now() -> float:
-    """Give the time in seconds since the epoch, by this machine's clock."""
+    """Return the time in seconds since the epoch, by this machine's clock."""
     return time.time()
 
 
 boottime = functools.partial(time.clock_gettime, _BOOT_CLOCK)
-"""Give seconds that never jump and go on while the machine sleeps."""
+"""Return the seconds of a clock that never jumps and runs while the machine sleeps."""
 
 
 def sleep(seconds: float) -> None:
-    """Hold this thread for a while."""
+    """Block this thread for so many seconds."""
     time.sleep(max(0.0, seconds))
 
 
@@ -42,15 +42,15 @@ LONGEST = 100 * 366 * 86_400.0
 
 
 def duration(value: float | dt.timedelta) -> float:
-    """Give a duration, a number of seconds or a ``timedelta``, in seconds.
+    """Convert a duration, a number of seconds or a ``timedelta``, to seconds.
 
     :raises TypeError: if it is neither
-    :raises ValueError: if it is no time, or over a hundred years
+    :raises ValueError: if it is NaN, or over a hundred years
     """
     if isinstance(value, dt.timedelta):
         seconds = value.total_seconds()
     else:
-        # A text could be read, but would be a mistake.
+        # float() takes strings too, but here one would be a mistake.
         if not hasattr(value, "__float__") and not hasattr(value, "__index__"):
             raise TypeError(f"A duration is seconds or a timedelta, not {value!r:.80}.")
 

@@ -1,7 +1,7 @@
 """Values to bytes and back: JSON, with a tag for each type that JSON lacks.
 
 A tagged value is an object with a single key that begins with ``!``. Nothing
-is ever unpickled, so whoever can write the journal still can't run code.
+is ever unpickled, so somebody who can write to the journal still can't run code.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from .unstorable import Undecodable
 from .unstorable import Unencodable
 
 _TAGGED = b'{"!'
-"""How a tagged value begins; a text may have it, too."""
+"""How a tagged value begins in JSON; a string may contain that, too."""
 
 
 def _chunks_maker() -> cabc.Callable[[t.Any, int], cabc.Iterable[str]]:
-    """Give what makes the parts of JSON, without looking for circles."""
+    """Return a function that makes JSON in chunks, without looking for cycles."""
     encoder: t.Any = json.encoder
     plain = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
-    # Its own way makes a new one of these for each value, at three times the cost.
+    # JSONEncoder makes a new C encoder for each value, at three times the cost.
     if encoder.c_make_encoder is None:
         return lambda value, _: plain.iterencode(value)
 
@@ -44,7 +44,7 @@ _chunks = _chunks_maker()
 
 @dataclasses.dataclass(frozen=True)
 class Tag:
-    """How one type becomes JSON, and is made from it again."""
+    """How values of one type become JSON, and are made from it again."""
 
     name: str
     encode: cabc.Callable[[t.Any], t.Any]
@@ -52,13 +52,13 @@ class Tag:
 
 
 class Codec:
-    """Encodes what steps return."""
+    """Encodes what steps return, and decodes it."""
 
     def __init__(self) -> None:
         self._by_type = dict(_TAGS)
         self._by_name = {tag.name: tag for tag in _TAGS.values()}
         self._by_name["!dict"] = Tag("!dict", list, _decode_pairs)
-        # The module's own functions would make a new coder for each value.
+        # json.loads would make a new decoder for each value.
         self._from_text = json.JSONDecoder(object_hook=self._from_object).raw_decode
 
     def register(
@@ -67,13 +67,13 @@ class Codec:
         encode: cabc.Callable[[t.Any], t.Any] | None = None,
         decode: cabc.Callable[[t.Any], t.Any] | None = None,
     ) -> None:
-        """Add a type, or replace what was said of it before.
+        """Register a type, or replace its registration.
 
-        :param encode: gives a value that can be encoded; dataclasses and Enums
-            need none
-        :param decode: makes the object from it again
+        :param encode: turns an object into a value that can be encoded; dataclasses
+            and Enums need none
+        :param decode: makes the object from that value again
         :raises TypeError: if it needs functions, or has one without the other
-        :raises ValueError: if another type has this name
+        :raises ValueError: if another type has this name, or it is one of JSON's own
         """
         if not isinstance(cls, type):
             raise TypeError(f"register_type takes a class, not {cls!r:.80}.")
@@ -105,9 +105,9 @@ class Codec:
         return data
 
     def encode_for(self, subject: str, value: t.Any) -> bytes:
-        """Encode what no step returned.
+        """Encode a value that no step returned.
 
-        :param subject: says in the error's message what it is
+        :param subject: what the value is, for the message
         :raises TypeError: if it has no encoding
         """
         try:
@@ -120,9 +120,9 @@ class Codec:
             ) from None
 
     def encode_both(self, value: t.Any) -> tuple[bytes, t.Any]:
-        """Encode a value, and give what :meth:`copy` needs beside that.
+        """Encode a value; also return what :meth:`copy` needs in addition.
 
-        No function of a registered type but its ``encode`` is called.
+        Of a registered type's functions only ``encode`` is called.
 
         :raises Unencodable: if the value, or one inside it, has no encoding
         """
@@ -136,22 +136,22 @@ class Codec:
         return "".join(_chunks(plain, 0)).encode("utf-8", "surrogatepass"), plain
 
     def copy(self, data: bytes, plain: t.Any) -> t.Any:
-        """Give what :meth:`decode` gives; without a tag that was made already."""
+        """Return what :meth:`decode` would: without tags, ``plain`` is just that."""
         return self.decode(data) if _TAGGED in data else plain
 
     def decode(self, data: bytes) -> t.Any:
         """Make a new copy of an encoded value.
 
-        An HTTP error that a registered type's function raises passes.
+        An HTTP error that a registered type's function raises is let through.
 
         :raises Undecodable: if a type in it is not registered, or its function raises
-        :raises ValueError: if it is none
+        :raises ValueError: if the data is not an encoded value
         """
         text = data.decode("utf-8", "surrogatepass")
         value, end = self._from_text(text)
 
         if end != len(text):
-            # Without saying what: it may be a secret.
+            # The data is not shown: it may be a secret.
             raise ValueError("There is more after an encoded value.")
 
         return value
@@ -196,7 +196,7 @@ class Codec:
         tag = self._by_name.get(name)
 
         if tag is None:
-            # What a user's own dict has of such keys is stored in another way.
+            # A user's own dict with such a key is stored as pairs, tagged "!dict".
             if name.startswith("!"):
                 raise Undecodable(name[1:])
 
@@ -230,7 +230,7 @@ def _functions(cls: type, encode: t.Any, decode: t.Any) -> tuple[t.Any, t.Any]:
 
 @dataclasses.dataclass(frozen=True)
 class _Fields:
-    """Gives a dataclass's fields as they are; what is in them may be registered."""
+    """Reads a dataclass's fields as they are: they may be of registered types, too."""
 
     names: list[str]
 
@@ -239,7 +239,7 @@ class _Fields:
 
 
 def _as_base(value: t.Any) -> t.Any:
-    """Store a subclass of JSON's own types as what it is based on."""
+    """Convert an object of a subclass of a JSON type to that type."""
     if not isinstance(value, enum.Enum):
         for base, convert in _BASES.items():
             if isinstance(value, base):
