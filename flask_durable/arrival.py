@@ -173,7 +173,7 @@ class Entry:
         if outermost is self:
             environ[ENTRY_KEY] = {key: environ.get(key, "") for key in PATH_KEYS}
 
-        # There are two if middleware was added after ``init_app``: the outer one does it.
+        # There are two if middleware was added after ``init_app``: the outer one acts.
         if outermost is self or not isinstance(outermost, Entry):
             self._restore(environ)
 

@@ -118,7 +118,7 @@ class Attempt:
 
     @property
     def walks_again(self) -> bool:
-        """Tell whether the view still has recorded steps of earlier attempts to pass."""
+        """Tell whether there are recorded steps that the view has yet to pass."""
         return bool(self._to_pass)
 
     def record(self, step: StepRecord) -> None:
@@ -188,7 +188,7 @@ class Attempt:
         return f"DURABLE_MAX_JOURNAL_BYTES ({config.max_journal_bytes})"
 
     def take_inline(self, seconds: float) -> bool:
-        """Tell whether a pause fits into what the attempt may sleep in place; deduct it."""
+        """Deduct a pause from the time for sleeping in place; tell whether it fits."""
         with self._lock:
             fits = seconds <= self._inline_left
             self._inline_left -= max(0.0, seconds) if fits else 0.0

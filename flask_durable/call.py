@@ -140,7 +140,7 @@ class Call:
         return self._suspend()
 
     def _look_into(self, error: BaseException) -> None:
-        """Raise what ends the attempt, if it is in a group raised by the view's tasks."""
+        """Raise what ends the attempt, if the view raised it within a group."""
         for inner in leaves(error):
             if isinstance(inner, LeaseLostError):
                 raise inner

@@ -1,8 +1,8 @@
-"""Writes of threads that wait at the same time share a commit.
+"""Group commit: threads that write at the same time share a commit.
 
-The first thread that comes writes, with all that waits by then; the others sleep
-until their own write is durable. One that comes alone pays for its statements only,
-since the connection is kept.
+The first thread writes for all that wait by then; the others sleep until their own
+write is committed. A thread that comes alone pays only for its own statements, since
+the connection is kept.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from .sql import Bound
 from .sql import is_observed
 
 MOST = 64
-"""Writes that share a commit at most."""
+"""Most writes that share a commit."""
 
 LANES = 8
-"""Commits under way at a time; a SQLite file takes one."""
+"""Most commits under way at a time; a SQLite file allows one."""
 
 TROUBLED = 1.0
-"""Seconds after an outage in which no new connection is tried from here."""
+"""Seconds after an outage during which no new connection is opened here."""
 
 PATIENCE = LOCK_TIMEOUT
-"""Seconds that a thread lets another one write for it."""
+"""Seconds that a thread waits for another one to write for it."""
 
 
 class Write:
@@ -47,22 +47,22 @@ class Write:
         self.bounds = bounds
         self.rows: list[Rows] | None = []
         self.lane: Lane | None = None
-        """By which its thread is to write now, for itself and others."""
+        """The lane by which its thread is to write now, for itself and others."""
         self.has_file: list[bool] = []
-        """Whether its thread has the file, as :class:`.FileLock` notes it."""
+        """Whether its thread holds the file's lock, as :class:`.FileLock` notes it."""
         self.turn: threading.Lock | None = None
-        """Held until it has one, or another thread has written."""
+        """Held until the write gets a lane, or another thread has written it."""
 
 
 class Lane:
-    """A connection that one thread after the other writes by."""
+    """A connection that is kept, and that one thread at a time uses to write."""
 
     __slots__ = ("connection", "link")
 
     def __init__(self) -> None:
         self.connection: sa.Connection | None = None
         self.link: t.Any = None
-        """The way to the driver; to make it each time would cost more than a row."""
+        """A cursor of the driver, or libpq: a new one each time would cost too much."""
 
     def connect(self, connection: sa.Connection) -> None:
         """Take a connection to keep."""
@@ -70,7 +70,7 @@ class Lane:
         self.link = libpq_of(connection) or connection.connection.cursor()
 
     def disconnect(self) -> None:
-        """Give the connection back."""
+        """Return the connection to the pool."""
         connection, self.connection = self.connection, None
         self.link = None
 
@@ -79,7 +79,7 @@ class Lane:
 
 
 class Commits:
-    """Commits what is whole by itself, and may be asked for once more."""
+    """Commits writes, each of which is complete in itself and safe to repeat."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -94,8 +94,8 @@ class Commits:
     def write(self, key: str, *bounds: Bound) -> list[Rows] | None:
         """Commit statements at once, and give the rows of each.
 
-        Where that can't be done, as when the database is away, the caller does it once
-        more by :meth:`.Database.run`, which waits.
+        If that fails, say because the database is away, the caller does it once more
+        by :meth:`.Database.run`, which waits.
 
         :param key: the execution that is written to, or what else is locked
         :return: an empty list if nothing was sent, ``None`` if it is unknown whether it
@@ -123,7 +123,7 @@ class Commits:
             if self._closed or not self._lanes:
                 return
 
-            # In this order: a signal's handler may raise after any call.
+            # In this order, since a signal handler may raise after any call.
             if self._free:
                 write.lane = self._free[-1]
                 self._free.pop()
@@ -133,7 +133,7 @@ class Commits:
                 self._waiting.append(write)
 
     def _give_up(self, write: Write) -> None:
-        """Leave a thread alone that writes for too long, as to a stopped process."""
+        """Stop waiting for the thread that writes for this one: it may hang."""
         with self._lock:
             if write in self._waiting:
                 self._waiting.remove(write)
@@ -141,7 +141,7 @@ class Commits:
                 write.rows = None
 
     def _leave(self, write: Write) -> None:
-        """Do without a thread that was thrown out while it waited or wrote."""
+        """Clean up after an exception that came while the thread waited or wrote."""
         with self._lock:
             if write in self._waiting:
                 self._waiting.remove(write)
@@ -152,16 +152,16 @@ class Commits:
         self._pass_on(write)
 
     def _lead(self, mine: Write, lane: Lane) -> None:
-        """Write what waits by now, and have another thread go on."""
+        """Write all that waits by now, then have another thread go on."""
         batch = [mine]
         lock = self._database.lock
 
         try:
-            # As Database.alone, whose block would cost every step more.
+            # Like Database.alone, whose ``with`` would make every step cost more.
             if lock is not None:
                 lock.acquire(LOCK_TIMEOUT, mine.has_file)
 
-            # Others join while a file's turn is waited for.
+            # Others may have joined while this one waited for the file.
             if self._waiting:
                 self._gather(batch)
 
@@ -182,7 +182,7 @@ class Commits:
                 batch.append(self._waiting.popleft())
 
     def _pass_on(self, write: Write) -> None:
-        """Let the next one have the lane, if this one has one."""
+        """Pass the lane, if this write has one, to the next write that waits."""
         with self._lock:
             lane, write.lane = write.lane, None
 
@@ -207,7 +207,7 @@ class Commits:
     def _commit(self, lane: Lane, batch: list[Write]) -> None:
         """Commit a batch and give each write its rows."""
         if len(batch) > 1:
-            # As in all transactions: two of them never wait for each other.
+            # The order of all transactions, so that no two of them deadlock.
             batch.sort(key=operator.attrgetter("key"))
 
         connection = lane.connection
@@ -236,9 +236,9 @@ class Commits:
                 lane.disconnect()
 
     def _is_settled_alone(self, error: BaseException, batch: list[Write]) -> bool:
-        """Tell whether those of a batch meet an error again, each in its own thread.
+        """Tell whether each thread is to try by itself, and so meets its own error.
 
-        A value that the driver can't take, say, is nobody else's fault.
+        A value that the driver can't take, say, must not fail the others' writes.
         """
         shared = len(batch) > 1 and isinstance(error, Exception)
         return shared or isinstance(error, self._database.errors)
@@ -285,7 +285,7 @@ class Commits:
                 lane.disconnect()
 
     def rest(self) -> None:
-        """Close the connections until the next writes; nobody writes now."""
+        """Close the connections until the next write; called while nobody writes."""
         with self._lock:
             for lane in self._lanes:
                 lane.disconnect()
@@ -296,7 +296,7 @@ class Commits:
 
 
 def _most_lanes(database: Database) -> int:
-    """Give how many connections may be kept, so that as many are left for others."""
+    """Return how many connections may be kept: at most half of those in the pool."""
     if database.sqlite:
         return 1
 
@@ -313,10 +313,11 @@ def _most_lanes(database: Database) -> int:
 
 
 def _has_pipelines(database: Database) -> bool:
-    """Tell whether the driver has them; psycopg needs libpq 14 for that."""
+    """Tell whether the driver has pipelines; psycopg needs libpq 14 for them."""
     driver: t.Any = database.engine.dialect.loaded_dbapi
     return not database.sqlite and driver.Pipeline.is_supported()
 
 
 _of_parents: list[sa.Connection | None] = []
-"""Kept, since a connection that is collected says good-bye to its server."""
+"""The parent's connections after a fork. If they were garbage-collected, that would
+end them on the server, under the parent."""

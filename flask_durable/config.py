@@ -22,7 +22,7 @@ PREFIX = "DURABLE_"
 MEBIBYTE = 1024 * 1024
 
 PREPARE = "prepare_threshold"
-"""The parameter of a URL for psycopg that libpq does not know."""
+"""A parameter that a URL may have for psycopg; libpq does not know it."""
 
 Reader = cabc.Callable[[str, t.Any], t.Any]
 
@@ -133,7 +133,7 @@ def _flag(key: str, value: t.Any) -> bool:
     if not isinstance(value, bool):
         wanted = "true or false"
 
-        # As JSON has them: so are variables of the environment parsed.
+        # As in JSON, which is how Flask parses environment variables.
         if (meant := str(value).lower()) in {"true", "false"}:
             wanted += f" (write {meant}, in lower case)"
 
@@ -163,7 +163,7 @@ def _database_url(key: str, value: t.Any) -> str:
         ) from None
 
     if url.drivername == "postgresql":
-        # As platforms give it; SQLAlchemy would take another driver.
+        # Hosting platforms give URLs like this; SQLAlchemy would use another driver.
         url = url.set(drivername="postgresql+psycopg")
 
     check_database(url)
@@ -171,7 +171,7 @@ def _database_url(key: str, value: t.Any) -> str:
 
 
 def check_database(url: sa.URL, setting: str = "DURABLE_DATABASE_URL") -> None:
-    """Make sure that a journal can live behind a URL.
+    """Make sure that the journal can live in a URL's database.
 
     :param setting: where it is from
     :raises ConfigError: if it can't
@@ -212,9 +212,9 @@ def check_database(url: sa.URL, setting: str = "DURABLE_DATABASE_URL") -> None:
 
 
 def prepare_threshold(url: sa.URL) -> int | None:
-    """Read from a URL at which use psycopg prepares a statement; never if ``None``.
+    """Read after how many uses psycopg is to prepare a statement; ``None`` is never.
 
-    :raises ConfigError: if it says something else, or to another driver
+    :raises ConfigError: if it is neither a number nor ``none``, or for another driver
     """
     value = url.query[PREPARE]
 
@@ -253,7 +253,7 @@ def _redis_url(key: str, value: t.Any) -> str:
 
 
 def _split_server(url: t.Any) -> urllib.parse.SplitResult | None:
-    """Give the parts of a web server's URL, if it is one."""
+    """Return the parts of a URL, if it can be the URL of a web server."""
     try:
         parts = urllib.parse.urlsplit(url)
         known = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
@@ -295,7 +295,7 @@ def _url_prefix(key: str, value: t.Any) -> str:
     if not isinstance(value, str) or not value.startswith("/") or not value.strip("/"):
         raise _wrong(key, value, 'a path that begins with "/", such as "/durable"')
 
-    # Those of rules and of the other parts of URLs.
+    # Characters with a meaning in URL rules, or in other parts of a URL.
     if found := re.search(r"[<>?#%\\|\s]", value):
         wanted = f'a path as it stands in a URL, without "{found[0]}"'
         raise _wrong(key, value, wanted)

@@ -23,7 +23,7 @@ CANCELLED = Failure("flask_durable.errors.Cancelled", "It was cancelled.").encod
 
 
 class Control:
-    """What operators ask of executions, whichever process runs them."""
+    """The operations on executions, whichever process runs these."""
 
     def __init__(self, store: Store, notices: Notices | None = None) -> None:
         self._store = store
@@ -56,15 +56,15 @@ class Control:
         return [tuple(row) for row in rows]
 
     def lateness(self) -> float:
-        """Give for how many seconds the first that is due has waited to begin."""
+        """Return how many seconds the execution that is due longest has waited."""
         rows = self._store.ask(self._sql.lateness, app=self._store.app)
         return max(0.0, rows[0][0] or 0.0)
 
     def cancel(self, execution_id: str) -> bool:
-        """Have an execution end: one that runs at its next step, others at once.
+        """Cancel an execution: a running one ends at its next step, others at once.
 
-        Its children end first. Whoever is killed in between has left a mark by which
-        the next attempt does the rest.
+        Its children end first. If the caller is killed in between, the next attempt
+        finds the mark that was left, and does the rest.
 
         :return: whether it had not ended before
         """
@@ -79,7 +79,7 @@ class Control:
         return True
 
     def cancel_children(self, execution_id: str) -> None:
-        """Cancel what an execution began and has not got an answer of."""
+        """Cancel the children of an execution that have not ended."""
         for row in self._store.ask(self._sql.children, execution_id=execution_id):
             self.cancel(row.id)
 
@@ -106,22 +106,22 @@ class Control:
     def resume(self, execution_id: str, force: bool = False) -> None:
         """Let a failed execution go on where it failed.
 
-        The step that failed last is tried anew, with those that failed beside it, and
-        with the children that these began.
+        The step that failed last is tried again, as are those that failed in parallel
+        to it, and the failed children that these began.
 
-        :param force: also if the view has recorded steps after that, which are
-            forgotten
+        :param force: also if the view has recorded steps after the failure, which are
+            then deleted
         :raises ControlError: if it has not failed, or has gone on after the failure
         """
         self._resuming(execution_id, force)
 
     def rerun(self, execution_id: str, from_step: str | None = None) -> str:
-        """Begin a new execution with the same request, and give its id.
+        """Begin a new execution with the same request, and return its id.
 
         :param from_step: keep what was recorded before this step
         :raises ExecutionNotFound: if there is none with this id
-        :raises ControlError: if the journal has no such step, or if it follows a
-            failure
+        :raises ControlError: if the journal has no such step, or if the execution is
+            the failure handler of another
         """
         execution = self._store.execution(execution_id)
 
@@ -137,8 +137,8 @@ class Control:
 
         def work(connection: sa.Connection) -> bool:
             with self._store.database.transaction(connection):
-                # It may have been done before, and the answer lost. Nobody else knows
-                # this id, but somebody may run it by now and have left another nonce.
+                # An earlier try may have been committed, its answer lost. The id is
+                # proof enough; the nonce may differ, as it may be running by now.
                 if self._store.sql.nonce(connection, execution_id=mine):
                     return True
 
@@ -170,14 +170,14 @@ class Control:
     def purge(self, age: float) -> int:
         """Delete executions that ended longer ago than so many seconds.
 
-        Events of that age go, too. What others still wait for stays.
+        Events of that age are deleted, too. What others still wait for is kept.
 
         :return: how many executions
         """
         return self._purge.all(age)
 
     def purge_some(self, age: float) -> tuple[int, bool]:
-        """Delete a batch of it.
+        """Delete a batch of these.
 
         :return: how many executions, and whether there may be more to delete
         """

@@ -48,7 +48,7 @@ def _mine() -> sa.ColumnElement[bool]:
 
 
 def _ask_to_end() -> sa.Update:
-    """Mark an execution; whoever looks at it next ends it."""
+    """Mark an execution as to be cancelled: whoever looks at it next ends it."""
     waits = e.c.status.in_(CLAIMABLE)
     return (
         e.update()
@@ -89,7 +89,7 @@ def _ended_children() -> Select:
 
 
 def _free() -> sa.Update:
-    """Have another execution take its place below its parent, if it has ended."""
+    """Detach an ended child from its parent's step, to make way for another child."""
     return (
         e.update()
         .where(_mine(), e.c.finished_at.is_not(None))
@@ -99,7 +99,7 @@ def _free() -> sa.Update:
 
 
 def _free_handler() -> sa.Update:
-    """Let the next failure be followed as well as the one before."""
+    """Detach a failure handler, so that the next failure gets one, too."""
     return (
         e.update()
         .where(
@@ -117,7 +117,7 @@ def _resume() -> sa.Update:
         e.update()
         .where(
             _mine(),
-            # The journal was looked at as this attempt had left it.
+            # Only if nothing has run since the journal was looked at.
             e.c.attempt == column_param(e.c.attempt),
             e.c.status == constant("failed"),
         )
@@ -176,7 +176,7 @@ def _copy() -> t.Any:
     zeros = (e.c.attempt, e.c.looks, e.c.crashes, e.c.errors, e.c.rejections)
     values |= {column: sa.literal_column("0") for column in (*zeros, e.c.refusals)}
     source = sa.select(*values.values()).where(e.c.id == param("of", sa.Text()))
-    # Nobody deletes it before its steps are copied as well.
+    # Locked, so that nobody deletes it before its steps are copied as well.
     source = source.with_for_update(read=True)
     names = [column.name for column in values]
     return sa.insert(e).from_select(names, source).returning(e.c.id)

@@ -31,30 +31,30 @@ from .vault import Vault
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE = 0.05
-"""Seconds before the second try to reach a database that is away; the first
-comes at once, since a pool's connections break all together."""
+"""Seconds before the second retry while the database is away. The first is immediate:
+the pool's connections break together, and a new one may work."""
 
 IDLE_LIMIT = 5
 """Seconds after which PostgreSQL ends a transaction whose client is silent."""
 
 SILENCE = 10.0
-"""Seconds after which a PostgreSQL server that answers no more is given up."""
+"""Seconds after which a PostgreSQL server that no longer answers is given up."""
 
 PASSING = frozenset({"25006", "26000", "42P05"})
-"""SQLSTATEs of PostgreSQL that a new connection may be spared: a server that is
+"""SQLSTATEs of PostgreSQL that a new connection may not meet: a server that is
 read-only during a failover, prepared statements that a pooler lost or has twice."""
 
 T = t.TypeVar("T")
 
 
 class Keeper(t.Protocol):
-    """Keeps a connection of a database for long."""
+    """Keeps a connection of a database open."""
 
     def close(self) -> None:
-        """Close it as soon as it is not used."""
+        """Close it as soon as it is not in use."""
 
     def rest(self) -> None:
-        """Close it until it is used again, while nobody does."""
+        """Close it until it is needed again; called while nobody uses it."""
 
     def forget(self) -> None:
         """Leave it to the parent, after a fork."""
@@ -123,19 +123,19 @@ class Database:
         many: Statement | None = None,
         row: type[t.Any] | None = None,
     ) -> Statement:
-        """Give a statement.
+        """Return a statement, compiled once.
 
-        :param make: makes it of some arguments, once in a process for all databases
-            of a kind; so it and they must be hashable, and live on
-        :param many: what does it for several sets of values at once
-        :param row: the named tuple that its rows are, else one of its columns
+        :param make: makes it from ``args``, once in a process for all databases of a
+            kind; so these and it must be hashable, and are kept
+        :param many: the statement that does the same for several sets of values
+        :param row: the named tuple for its rows, else one of its columns is made
         """
         source = functools.partial(make, *args)
         return Statement(source, self.engine.dialect, self.vault, many, row)
 
     @property
     def insert(self) -> t.Any:
-        """What makes an ``INSERT`` that knows of conflicts."""
+        """The dialect's own ``INSERT``, which has ``ON CONFLICT``."""
         return sqlite.insert if self.sqlite else postgresql.insert
 
     def run(
@@ -143,7 +143,7 @@ class Database:
         work: cabc.Callable[[sa.Connection], T],
         patience: float = 0.0,
     ) -> T:
-        """Do work on a connection, again and again while the database is away.
+        """Run ``work`` on a connection, again and again while the database is away.
 
         The work must be safe to repeat: its commit may have happened although
         its answer was lost.
@@ -178,12 +178,12 @@ class Database:
     def connect(self) -> sa.Connection:
         """Take a connection from the pool.
 
-        When one turns out to be broken, those that are as old are not used again: a
-        server that ends ends them all.
+        Once one has turned out to be broken, none that is as old is used again: a
+        server that stops breaks them all.
         """
         connection = self.engine.connect()
 
-        # The pool may give another one of them instead.
+        # The pool may replace it with another stale one.
         while self.is_stale(connection):
             connection.invalidate()
 
@@ -197,7 +197,7 @@ class Database:
     def _invalidating(
         self, connection: sa.Connection, work: cabc.Callable[..., T]
     ) -> T:
-        """Do work on a connection that is not used again after an error."""
+        """Run ``work`` on a connection, which is not used again after an error."""
         try:
             return work(connection)
         except self.errors as error:
@@ -205,7 +205,7 @@ class Database:
             raise
 
     def invalidate(self, connection: sa.Connection, error: BaseException) -> None:
-        """Give up a connection after an error, and note whether that broke it."""
+        """Give up a connection after an error, and note if the error broke it."""
         if isinstance(error, self._driver.Error) and not connection.invalidated:
             broken = self.engine.dialect.is_disconnect(
                 error, connection.connection.dbapi_connection, None
@@ -218,8 +218,8 @@ class Database:
         connection.invalidate()
 
     def note_outage(self, error: BaseException) -> bool:
-        """Tell whether an error is an outage, and note it for those who need the
-        database to be steady."""
+        """Tell whether an error is an outage; if so, note the time, for
+        :meth:`steady_for`."""
         outage = isinstance(error, self.errors) and self._is_outage(error)
 
         if outage:
@@ -256,7 +256,7 @@ class Database:
     def together(
         self, connection: sa.Connection, idle: int | None = None
     ) -> cabc.Iterator[None]:
-        """The same for who has a file's turn already."""
+        """The same, for a caller that already holds the file's lock."""
         try:
             self.begin(connection, idle)
             yield
@@ -272,9 +272,9 @@ class Database:
         roll_back: cabc.Callable[[], object],
     ) -> None:
         """Roll a transaction back after an error, or give its connection up."""
-        # A time limit, say, may have come in the middle of a statement.
+        # Another exception, a time limit's say, may have come in mid-statement.
         if isinstance(error, Exception) and not connection.invalidated:
-            # That may look like an outage, and must not hide the error before it.
+            # An error of this may look like an outage, and must not hide the first.
             with contextlib.suppress(*self.errors):
                 roll_back()
                 return
@@ -282,22 +282,22 @@ class Database:
         self.invalidate(connection, error)
 
     def alone(self) -> t.ContextManager[None]:
-        """Keep other writers of a SQLite file waiting, each for its turn."""
+        """Hold the SQLite file's lock, if there is one: writers take turns."""
         return self.lock.held(LOCK_TIMEOUT) if self.lock else nullcontext()
 
     @functools.cached_property
     def lock(self) -> FileLock | None:
-        """What other writers of a SQLite file wait for, each for its turn."""
+        """The lock by which the writers of a SQLite file take turns."""
         path = self.engine.url.database
-        # A URI has options that say where the file is.
+        # If it is a URI, its options say where the file is.
         by_name = self.sqlite and path and not path.startswith("file:")
         return file_lock(path) if by_name and path else None
 
     def begin(self, connection: sa.Connection, idle: int | None = None) -> None:
         """Begin a transaction.
 
-        A machine that is lost between two statements would keep its rows locked
-        until the server misses it, for two hours by default.
+        It has a time limit: a machine that is lost between two statements would keep
+        rows locked until the server notices, after two hours by default.
         """
         if self.sqlite:
             say(connection, "BEGIN IMMEDIATE")
@@ -305,11 +305,11 @@ class Database:
 
         limit = IDLE_LIMIT if idle is None else idle
         text = f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{limit}s'"
-        # Both go out at once; the driver takes two statements only without any.
+        # One round trip; psycopg takes two statements only without parameters.
         say(connection, text)
 
     def steady_for(self, seconds: float, since: float) -> bool:
-        """Tell whether no error was seen for a while.
+        """Tell whether no outage was seen for so many seconds.
 
         :param since: when the observer began, by the boot clock
         """

@@ -1,4 +1,4 @@
-"""What brings due executions to their replay."""
+"""The protocols of those who have due executions replayed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Dispatcher(t.Protocol):
         """Hear that an execution becomes due in so many seconds."""
 
     def stop(self, grace: float) -> None:
-        """Take no more, and wait so many seconds for what is in hand."""
+        """Take no more, and wait up to so many seconds for what is in hand."""
 
 
 class Hands(t.Protocol):
@@ -28,14 +28,14 @@ class Hands(t.Protocol):
     """Seconds after which an execution that nobody claimed is sent again."""
 
     pause: float
-    """Seconds after which to ask again for free hands, if nobody tells of them."""
+    """Seconds after which to ask again whether hands are free, if none reports that."""
 
     shared: bool
-    """Whether all processes have the same hands; then one of them sweeps."""
+    """Whether all processes share these hands, like a queue; then only one sweeps."""
 
     usable: bool
-    """Whether this process can give them anything, as far as it knows; while it can't,
-    because Redis is away, it leaves the sweep to others. ``free`` tries again."""
+    """Whether this process can reach them, as far as it knows. While it can't, because
+    Redis is away, it leaves the sweep to others. ``free`` tries again."""
 
     def free(self) -> int:
         """Tell how many executions can be taken now."""

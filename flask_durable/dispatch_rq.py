@@ -32,11 +32,11 @@ from .threads import start_thread
 logger = logging.getLogger(__name__)
 
 AWAY_PAUSE = 1.0
-"""Seconds until a job whose journal is away looks again."""
+"""Seconds until a job tries again whose journal can't be reached."""
 
 
 PATIENCE_WITH_OTHERS = 0.1
-"""Seconds after which executions of a job that did not begin go to other workers."""
+"""Seconds after which a job's executions that have not begun go to other workers."""
 
 
 class RqDispatcher:
@@ -105,8 +105,8 @@ def _next(execution_id: t.Any = None, attempt: t.Any = None, *more: t.Any) -> Ne
 class _Several:
     """Replays the executions of a job, one after the other.
 
-    None waits long for those before it: what did not begin by then goes to other
-    workers. If this one dies before, the sweeper sends them again.
+    None waits long for those before it: after ``PATIENCE_WITH_OTHERS`` the rest goes
+    to other workers. If this worker dies first, the sweeper sends them again.
     """
 
     def __init__(self, app: Flask, executions: cabc.Iterable[Next]) -> None:
@@ -124,7 +124,7 @@ class _Several:
         try:
             timer.start()
         except RuntimeError:
-            # No thread is to be had: others take the rest at once.
+            # No thread can be started: other workers take the rest at once.
             self._hand_on()
 
         try:
@@ -133,20 +133,20 @@ class _Several:
                 one = self._take()
         finally:
             timer.cancel()
-            # The process may end with this job: the timer's thread is waited for.
+            # The process may end with this job: this waits for the timer's thread.
             self._hand_on()
 
         return "; ".join(outcomes)
 
     def _take(self) -> Next | None:
-        """Take the next one, which nobody else then has."""
+        """Take the next one; no other thread gets the same."""
         try:
             return self._left.popleft()
         except IndexError:
             return None
 
     def _hand_on(self) -> None:
-        """Give what is left to other workers, before what waits behind this job."""
+        """Hand what is left to other workers, ahead of the jobs in the queue."""
         state = get_state(self._app)
 
         with self._handing_on:
@@ -173,8 +173,8 @@ def _replay_and_log(app: Flask, execution_id: str, attempt: int) -> str:
 def _replay(app: Flask, execution_id: str, attempt: int) -> str:
     """Replay; while the journal is away, wait with the job in hand.
 
-    Else the jobs in the queue would all be taken within a second and lead nowhere,
-    and their executions would have to wait for another turn, behind all others.
+    Otherwise all jobs in the queue would be taken within a second, in vain, and their
+    executions would have to queue up again, behind all others.
     """
     # After that the sweeper sends it again.
     deadline = clock.boottime() + RqHands.patience
@@ -190,5 +190,5 @@ def _replay(app: Flask, execution_id: str, attempt: int) -> str:
 
 @functools.cache
 def _load_app() -> Flask:
-    # The variable is read by the ``flask`` command, not by what it hands on.
+    # ScriptInfo does not read the variable itself: the ``flask`` command does.
     return ScriptInfo(os.environ.get("FLASK_APP")).load_app()

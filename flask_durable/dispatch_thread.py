@@ -81,7 +81,7 @@ class ThreadDispatcher:
         self._dismiss()
 
     def _dismiss(self) -> None:
-        """Have the threads end that replay."""
+        """Have the threads for replays end, once the queue is empty."""
         for _ in range(self._threads):
             self._queue.put(None)
 

@@ -1,4 +1,4 @@
-"""Settings that nobody can have meant so, and what to say of them."""
+"""Settings that are probably mistakes, and the warnings about them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .config import Config
 from .config import PREFIX
 
 FLASK_PREFIX = "FLASK_"
-"""With which the variables begin that Flask reads on request."""
+"""The prefix of the variables that ``app.config.from_prefixed_env`` reads."""
 
 SHORT_RETENTION = 3_600
-"""Seconds under which a number was rather meant as days."""
+"""Seconds below which a number was probably meant as days."""
 
 
 def doubts(values: cabc.Mapping[str, t.Any]) -> list[str]:
-    """Give a sentence for each setting that is not as it seems.
+    """Return a warning for each setting that is probably a mistake.
 
     :param values: an app's config
     """
@@ -26,8 +26,8 @@ def doubts(values: cabc.Mapping[str, t.Any]) -> list[str]:
 
 
 def unread(values: cabc.Mapping[str, t.Any]) -> list[str]:
-    """Give a sentence for each setting that only the environment has."""
-    # Two underscores reach into a mapping.
+    """Return a warning for each setting that is in the environment only."""
+    # In the name of a variable, two underscores reach into a mapping.
     given = {
         name.removeprefix(FLASK_PREFIX).split("__")[0]
         for name in os.environ
@@ -43,7 +43,7 @@ def unread(values: cabc.Mapping[str, t.Any]) -> list[str]:
 
 
 def _short(retention: t.Any) -> list[str]:
-    # A timedelta says what it is, and nothing is kept for 0 days, either.
+    # A timedelta has its unit, and 0 is the same in seconds and in days.
     if not isinstance(retention, int | float) or not 0 < retention < SHORT_RETENTION:
         return []
 

@@ -16,11 +16,11 @@ from .sweeper import Sweeper
 from .tables import metadata
 
 MAX_REPLAYS = 1_000
-"""Replays after which an execution is believed to go on for ever."""
+"""Replays after which executions are assumed to go on forever."""
 
 
 def below_root(app: Flask, url: str) -> str:
-    """Give a URL of an app without ``APPLICATION_ROOT``: test clients add that."""
+    """Return an app's URL without ``APPLICATION_ROOT``, which test clients add."""
     parts = urllib.parse.urlsplit(url)
     root = app.config["APPLICATION_ROOT"].rstrip("/")
 
@@ -54,9 +54,9 @@ class Driver:
             replay(self._app, due.id, due.attempt + 1, in_process=True)
 
     def run_due(self) -> int:
-        """Replay what is due until nothing is, and give how many replays.
+        """Replay what is due until nothing is, and return the number of replays.
 
-        They are ``MAX_REPLAYS`` at most.
+        There are at most ``MAX_REPLAYS``.
         """
         sweeper = Sweeper(opened_state(self._app), self)
         before = self.sent
@@ -67,7 +67,7 @@ class Driver:
         return self.sent - before
 
     def turn(self, seconds: float) -> None:
-        """Turn the clock: every time in the journal moves back."""
+        """Turn the clock forward: every time in the journal is moved back instead."""
 
         def shift(connection: sa.Connection) -> None:
             for table in metadata.sorted_tables:

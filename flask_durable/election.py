@@ -1,7 +1,7 @@
-"""Which process of an app sends what is due to the queue that all share.
+"""Elect the process of an app that sends what is due to the queue that all share.
 
-Nothing depends on there being only one: two would do the same work twice, and
-the database lets each execution be taken once.
+Nothing depends on there being only one leader: two would do the same work twice,
+but the database lets each execution be taken only once.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from .owner import fate
 from .state import State
 
 TERM = 4.0
-"""Seconds for which a leader that does not renew is left alone; if leases are
-shorter, as long as they, so that a lost machine is not missed later for it."""
+"""Seconds after which a leader that does not renew is replaced; less if leases are
+shorter, so that the loss of the leader's machine is not noticed later for this."""
 
 LOOK = 1.0
 """Seconds between two looks, and between two renewals."""
 
 
 class Election:
-    """One process's part in the choice."""
+    """One process's part in the election."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -35,7 +35,7 @@ class Election:
         return Leaders(self._state.store)
 
     def won(self) -> bool:
-        """Tell whether this process leads; try to, where nobody does."""
+        """Tell whether this process leads; try to become leader if nobody is."""
         now = clock.boottime()
 
         if now >= self._look_at:

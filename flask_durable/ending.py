@@ -67,7 +67,7 @@ class Ending:
         self._state.notices.ended(execution, status, error, attempt.now)
 
     def _is_followed(self, status: ExecutionStatus) -> bool:
-        """Tell whether more has to commit with the end than the end itself."""
+        """Tell whether something follows the end, to be committed with it."""
         execution = self._attempt.execution
 
         if execution.role != "view":
@@ -98,7 +98,7 @@ class Ending:
         )
         self.end("suspended")
         delay = ready_at - attempt.now()
-        # What it waits for may have come meanwhile.
+        # What it waits for may have come in the meantime.
         self._state.wake(0.0 if attempt.waits else delay)
         what = "is suspended until it is woken" if math.isinf(delay) else SUSPENDED
         self._log(what, *() if math.isinf(delay) else (max(0.0, delay),))
@@ -110,9 +110,9 @@ class Ending:
         )
 
     def end(self, status: ExecutionStatus | None = None) -> None:
-        """Stop renewing: the row says that the attempt is over.
+        """Stop renewing the lease, since the row says that the attempt is over.
 
-        :param status: what it says
+        :param status: the row's status, if it is known
         """
         self.done = True
 
@@ -123,14 +123,14 @@ class Ending:
         watchers.tell(self._attempt.id)
 
     def abandon(self, crashed: bool = True) -> None:
-        """Hand back an attempt that ended in no other way."""
+        """Hand the attempt's lease back, unless the attempt has ended otherwise."""
         if not self.done and not self.is_forked:
             self.done = True
             crashed = crashed and not self._state.leaves
             self._state.heartbeat.abandon(self._attempt.lease, crashed)
 
     def leave(self, error: BaseException) -> None:
-        """Hand the attempt back after what is no error of its view, such as an exit."""
+        """Hand the lease back after a ``BaseException``, such as an exit."""
         if not isinstance(error, SystemExit | KeyboardInterrupt):
             logger.warning(
                 "%r left the view in attempt %d of execution %s, and is treated as the"

@@ -66,7 +66,7 @@ def serve(options: Options, view: View, args: t.Any, kwargs: t.Any) -> t.Any:
     call = request.environ.get(CALL_KEY)
 
     if scope is not None and isinstance(call, Call) and call.runs(scope.attempt):
-        # A durable view that calls another as a function: its steps are ours.
+        # Another durable view calls this one as a function: its steps are the caller's.
         return current_app.ensure_sync(view)(*args, **kwargs)
 
     app = this_app()
@@ -127,7 +127,7 @@ def _run(
 def _after_failure(
     state: State, options: Options, execution: Execution
 ) -> tuple[str, int]:
-    """Run what follows the failure of the parent, in the place of the view."""
+    """Run the ``on_failure`` function for the failed parent, in place of the view."""
     if options.on_failure is not None:
         failed = t.cast(str, execution.parent_id)
         steps = state.store.journal(failed)
@@ -151,7 +151,7 @@ class Newcomer:
     def execution(
         self, now: float, options: Options, owner: str | None = None
     ) -> Execution:
-        """Give the execution as it is stored.
+        """Return the execution as it is stored.
 
         :param owner: the process whose first attempt runs, if one does
         """
@@ -178,7 +178,7 @@ class Newcomer:
 
 def _newcomer(app: Flask, state: State, options: Options, arrival: Arrival) -> Newcomer:
     execution_id = new_id()
-    # The first thing that is signed: without a key nothing begins.
+    # This comes first, since it signs: without a SECRET_KEY nothing may begin.
     url = status_url(execution_id)
     endpoint = request.endpoint or ""
     record = arrival.record
@@ -255,7 +255,7 @@ def _claim(
     ticket: Ticket,
     due_at: float | None,
 ) -> Attempt:
-    """Begin the attempt that a replay's ticket is good for, once."""
+    """Begin the attempt for which a replay's ticket is valid; that works once."""
     url = status_url(ticket.execution_id)
     state.store.check()
     lease = state.lease(ticket.execution_id, ticket.attempt)
@@ -280,7 +280,7 @@ def _claim(
 
 
 def _journal(state: State, execution: Execution) -> list[StepRecord]:
-    """Read the steps; if they can't be decrypted, the attempt ends at once."""
+    """Read the steps; if they can't be decrypted, suspend the execution and raise."""
     try:
         return state.store.journal(execution.id)
     except DecryptionError as error:
@@ -321,7 +321,7 @@ def _attempt(
 
 
 def current_identity(app: Flask, state: State) -> bytes | None:
-    """Give whose request this is: by the app's hook, else by Flask-Login."""
+    """Return whose request this is: by the app's hook, else by Flask-Login."""
     if state.hooks.identity is not None:
         value = resolve(state.hooks.identity())
         return state.codec.encode_for("What @durable.identity gives", value)

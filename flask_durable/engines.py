@@ -1,4 +1,4 @@
-"""Engines for a journal, and what each of their connections is told."""
+"""Engines for a journal, and the settings of their connections."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .config import prepare_threshold
 from .errors import ConfigError
 
 LOGGING_NAME = "durable"
-"""Tells the journal's statements from the app's own in SQLAlchemy's log."""
+"""Distinguishes the journal's statements from the app's own in SQLAlchemy's log."""
 
 BORN = "flask_durable.born"
-"""When a connection was made, by the boot clock, in its ``info``."""
+"""The key in a connection's ``info`` for when it was made, by the boot clock."""
 
 POOL_SIZE = 10
 """Connections kept open; branches and threads share them."""
@@ -39,7 +39,7 @@ parameters."""
 
 
 def connect_args(url: sa.URL, silence: float) -> tuple[sa.URL, dict[str, t.Any]]:
-    """Give the URL and what psycopg is told beside it; the URL has precedence."""
+    """Return the URL, and arguments for psycopg; those in the URL have precedence."""
     wanted: dict[str, t.Any] = {
         # Two is the least that libpq takes.
         "connect_timeout": min(5, max(2, int(silence))),
@@ -49,7 +49,7 @@ def connect_args(url: sa.URL, silence: float) -> tuple[sa.URL, dict[str, t.Any]]
     arguments = {name: wanted[name] for name in wanted if name not in url.query}
 
     if PREPARE in url.query:
-        # libpq would refuse it, and psycopg takes no text.
+        # libpq would refuse it, and psycopg needs a number, not text.
         arguments[PREPARE] = prepare_threshold(url)
         url = url.difference_update_query([PREPARE])
 
@@ -57,7 +57,7 @@ def connect_args(url: sa.URL, silence: float) -> tuple[sa.URL, dict[str, t.Any]]
 
 
 def make_engine(url: sa.URL, **options: t.Any) -> sa.Engine:
-    """Make an engine whose connections commit each statement by itself."""
+    """Make an engine whose connections are in autocommit mode."""
     if "pool" not in options:
         options |= {"pool_size": POOL_SIZE, "max_overflow": POOL_OVERFLOW}
 
@@ -101,7 +101,7 @@ def _set_pragmas(connection: sqlite3.Connection, path: str | None) -> None:
 
 
 def _set_wal(connection: sqlite3.Connection) -> None:
-    """Use a write-ahead log; the switch itself does not wait for others."""
+    """Switch to a write-ahead log; SQLite itself does not wait for locks here."""
     deadline = clock.boottime() + LOCK_TIMEOUT
 
     while True:

@@ -8,7 +8,7 @@
           StepInterruptedError     a step may have run, and is not run again
           WaitTimeoutError         what a step waited for did not come in time
         StepOutputError            a step ran, but its result can't be stored
-        StoredValueError           a stored value can't be made again
+        StoredValueError           a stored value can't be decoded
         NestedStepError            a step was called inside a step function
         MisplacedStepError         a step was called outside of a durable view
         DuplicateStepError         two parallel branches used the same id
@@ -22,13 +22,13 @@
         DeadlineExceeded           an execution's time is over
         ControlError               an execution can't be resumed or rerun
         ExecutionNotFound          no execution has this id
-        IdempotencyError           an endpoint's function found no key
+        IdempotencyError           an endpoint's idempotency function failed
         KeyTaken                   an execution with this key has begun
         CallbackError              a callback can't be completed
-          CallbackConflict         it was, with other data
+          CallbackConflict         it was completed with other data
           CallbackGone             its time is over
       NonRetryableError            raised by users: no more tries
-      RetryAfterError              raised by users: no try before then
+      RetryAfterError              raised by users: the next try not before then
     BaseException
       Suspended                    ends an attempt that goes on later
       LeaseLostError               ends an attempt that somebody else took over
@@ -192,7 +192,7 @@ class KeyTaken(DurableError):
     """An execution with the same idempotency key has begun before.
 
     :param execution_id: that execution
-    :param fingerprint: what its request was
+    :param fingerprint: the digest of its request
     """
 
     def __init__(self, execution_id: str, fingerprint: str) -> None:
@@ -216,8 +216,8 @@ class NonRetryableError(Exception):
 
 
 FINAL = (StepError, StepOutputError, DeadlineExceeded, NonRetryableError, *MISUSE)
-"""Errors that end an execution where they leave its view: the next attempt would meet
-them again."""
+"""Errors that end an execution if they leave its view: the next attempt would meet them
+again."""
 
 
 class RetryAfterError(Exception):
@@ -229,7 +229,7 @@ class RetryAfterError(Exception):
     """
 
     def __init__(self, seconds: float | str | dt.timedelta, message: str = "") -> None:
-        # Its own error would be that of the step, and the wait would be lost.
+        # Text is accepted: a TypeError here would be the step's, and the wait lost.
         number = float(seconds) if isinstance(seconds, str) else seconds
         self.seconds = duration(number)
         super().__init__(message or f"try again in {self.seconds:g} s")
@@ -238,8 +238,8 @@ class RetryAfterError(Exception):
 class Suspended(BaseException):
     """Ends an attempt whose execution goes on later.
 
-    :param wake_at: when to go on, in seconds since the epoch; infinite if only a
-        waker tells
+    :param wake_at: when to go on, in seconds since the epoch; infinite if something
+        must wake it
     """
 
     def __init__(self, wake_at: float) -> None:

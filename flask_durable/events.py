@@ -1,4 +1,4 @@
-"""SQL of events: send one, and wake who waits for it."""
+"""SQL of events: send one, and wake the executions that wait for it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Events:
     def send(
         self, connection: sa.Connection, topic: str, data: bytes, dedup: str
     ) -> bool:
-        """Store an event and wake those who wait for it, in the transaction under way.
+        """Store an event and wake those who wait for it, in the caller's transaction.
 
         :return: whether it is new; one with the same ``dedup`` is not stored again
         """
@@ -43,7 +43,7 @@ class Events:
         return bool(new)
 
     def sent(self, connection: sa.Connection, topic: str, dedup: str) -> bytes | None:
-        """Give the data of an event that was sent before."""
+        """Return the data of an event that was sent before."""
         rows = self._sent(connection, topic=topic, dedup=dedup)
         return rows[0][0] if rows else None
 
@@ -67,14 +67,14 @@ def _sent() -> Select:
 
 
 def _wake() -> sa.Update:
-    """Let all who wait for a topic go on; those that run do after this attempt."""
+    """Make all that wait for a topic ready; a running one is once its attempt ends."""
     waiting = sa.select(s.c.execution_id).where(
         s.c.topic == column_param(s.c.topic), s.c.status == constant("waiting")
     )
     locked = (
         sa.select(e.c.id)
         .where(e.c.id.in_(waiting), e.c.finished_at.is_(None))
-        # In the order of ids, so that two senders don't wait for each other.
+        # In the order of ids, so that two senders can't deadlock.
         .order_by(e.c.id)
         .with_for_update()
         .cte("locked")

@@ -54,7 +54,7 @@ F = t.TypeVar("F", bound=cabc.Callable[..., t.Any])
 Engine = sa.Engine | cabc.Callable[[], sa.Engine]
 
 NO_THREADS = "The server can't start threads now, so nothing was begun: try later."
-"""What clients are told; an execution might be left half done, or lose its lease."""
+"""For clients. Without threads an execution could get stuck, or lose its lease."""
 
 logger = logging.getLogger(__name__)
 
@@ -136,16 +136,16 @@ class FlaskDurable(Operations):
         on_failure: OnFailure | None = None,
         max_request_bytes: int | None = None,
     ) -> t.Any:
-        """Make a view durable; put it under the route.
+        """Make a view durable; put it below the route.
 
         :param retry: the policy of the view's steps, else ``DURABLE_RETRY``
         :param idempotency: what to do with an ``Idempotency-Key``: ``"optional"``,
-            ``"required"`` or ``"off"``; or a function that takes the key from the
-            request, and gives ``None`` if it has none
-        :param pending: how a client hears of a suspension: ``"accepted"`` (202)
-            or ``"redirect"`` (303), else by its ``Accept`` header
+            ``"required"`` or ``"off"``; or a function that reads the key from the
+            request, and returns ``None`` if there is none
+        :param pending: how to answer when the execution suspends: ``"accepted"``
+            (202) or ``"redirect"`` (303), else by the ``Accept`` header
         :param deadline: how long an execution may take, in seconds or as a
-            ``timedelta``; after that no step is begun, and it fails
+            ``timedelta``; after that no step begins, and the execution fails
         :param on_failure: a function that runs once after an execution failed or was
             cancelled, with steps of its own; it gets an :class:`ExecutionInfo`
         :param max_request_bytes: limit of the request's body, else
@@ -239,9 +239,9 @@ def _make_dispatcher(app: Flask, state: State) -> Dispatcher:
 
 
 def _on_exception(app: Flask, **extra: t.Any) -> None:
-    """End an execution whose error leaves Flask without an answer.
+    """End an execution whose error Flask will raise, instead of making a response.
 
-    A teardown function of the app may raise before ours is called.
+    Not at teardown: a teardown function of the app may raise before ours is called.
     """
     propagates = app.config["PROPAGATE_EXCEPTIONS"]
 
@@ -253,7 +253,7 @@ def _on_exception(app: Flask, **extra: t.Any) -> None:
 
 
 def _on_request(endpoint: str | None, values: dict[str, t.Any] | None) -> None:
-    """Before any hook: open the journal, start the threads, capture."""
+    """Before any hook: open the journal, start the threads, capture the request."""
     app = this_app()
     state = opened_state(app)
     install_entry(app)
@@ -265,11 +265,11 @@ def _on_request(endpoint: str | None, values: dict[str, t.Any] | None) -> None:
 
 
 def _start_for_request(app: Flask) -> None:
-    """Start the threads; without them no execution may begin, and all else may.
+    """Start the threads; if that fails, only durable views are refused.
 
-    :raises Problem: 503 if a durable view can't have them
+    :raises Problem: 503 if that fails, and the view is durable
     """
-    # What is wrong with the settings is no matter of threads.
+    # Outside of the ``try``: an error of the settings is no matter of threads.
     opened_state(app)
 
     try:
@@ -283,7 +283,7 @@ def _start_for_request(app: Flask) -> None:
 
 
 def _on_teardown(error: BaseException | None) -> None:
-    """After all: end an execution whose error nothing has answered."""
+    """After the request: end an execution whose error got no response."""
     call = request.environ.get(KEY)
 
     if isinstance(call, Call):
@@ -297,8 +297,8 @@ def _connect(app: Flask) -> tuple[Database, Database]:
     if engine is None:
         config = get_state(app).config
         url = _url(app, config.database_url or _default_url(app))
-        # Packets that are lost are sent again later and later. A new connection
-        # is sooner there, before another machine looks for the second time.
+        # Lost packets are resent at ever longer intervals. With a new connection the
+        # heartbeat is back sooner, before another machine looks for the second time.
         return Database.open(url, min(SILENCE, config.lease / 2)), Database.open(url)
 
     if not isinstance(engine, sa.Engine):
@@ -311,7 +311,7 @@ def _connect(app: Flask) -> tuple[Database, Database]:
 
 
 def _url(app: Flask, url: str) -> str:
-    """Take a relative SQLite path from the instance folder, as Flask users expect."""
+    """Resolve a relative SQLite path from the instance folder, as users expect."""
     parsed = sa.make_url(url)
     path = parsed.database or ""
     relative = not os.path.isabs(path) and not path.startswith("file:")
@@ -333,14 +333,14 @@ def _default_url(app: Flask) -> str:
         folder = pathlib.Path(tempfile.mkdtemp(prefix="flask_durable-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
-    # Where that can't be, opening the file says so, with what to do.
+    # If that fails, opening the file raises an error that says what to do.
     with contextlib.suppress(OSError):
         os.makedirs(folder, exist_ok=True)
 
     path = folder / "durable.sqlite3"
 
-    # Requests are in it. SQLite's files beside it take the mode over. One that is
-    # there is not opened: its end would end SQLite's locks.
+    # Private, as requests are in it; SQLite's files beside it get the same mode. An
+    # existing file is not opened: closing it would release SQLite's locks.
     with contextlib.suppress(OSError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 

@@ -16,7 +16,7 @@ Moment = t.Literal["before", "after"]
 
 
 class InjectedError(Exception):
-    """What a step raises that ``fail_step`` has fail."""
+    """The error of a step that ``fail_step`` makes fail."""
 
 
 class Killed(LeaseLostError):
@@ -74,7 +74,7 @@ class Faults:
         self._lock = threading.Lock()
 
     def take_crashes(self) -> list[Crash]:
-        """Give the crashes since this was asked for the last time."""
+        """Return the crashes since the last call of this."""
         with self._lock:
             crashes, self._crashes = self._crashes, []
             return crashes
@@ -88,15 +88,15 @@ class Faults:
         self._happen(step, "after")
 
     def recorded(self, step: StepRecord) -> None:
-        """End the attempt, if each outcome is to."""
+        """End the attempt, if each new outcome is to end one."""
         scope = _scope()
 
         if not self._always_replay or scope.suspended is not None:
             return
 
         if not scope.is_branch:
-            # Each attempt before ended with its first new outcome: what is in the
-            # journal stands before this one.
+            # Each earlier attempt ended with its first new outcome, so the view must
+            # ask for all that the journal has before it comes to this one.
             scope.attempt.check_unasked(f'The view came to step "{step.id}"')
 
         raise scope.suspend(scope.attempt.now())
@@ -116,7 +116,7 @@ class Faults:
         raise self._kill(_scope().attempt, step.id, moment)
 
     def _take(self, step: str, moment: Moment) -> Fault | None:
-        """Give the first fault that is planned for a step, once less."""
+        """Return the first fault that is planned for a step, and count it down."""
         with self._lock:
             for fault in self.planned:
                 if (fault.step, fault.moment) == (step, moment):
@@ -133,7 +133,7 @@ class Faults:
         with self._lock:
             self._crashes.append(Crash(attempt.id, attempt.attempt, step, moment))
 
-        # Nothing that the view does with the exception brings the attempt back.
+        # Even if the view catches the exception, the attempt stays dead.
         attempt.lost = Killed(
             f"Attempt {attempt.attempt} of execution {attempt.id} ends as if its"
             f' process was killed {moment} the call of step "{step}".'

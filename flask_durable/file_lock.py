@@ -1,8 +1,8 @@
 """A lock between processes that write to the same SQLite file.
 
-SQLite's own waiting is a sleep of up to 0.1 s, after which another process may be
-faster again; here the kernel wakes who waits. It is a courtesy: whoever does without
-still has to wait for SQLite's lock.
+SQLite itself waits by sleeping for up to 0.1 s, after which another process may be
+faster again; here the kernel wakes the one that waits. The lock is advisory: a process
+that does not take it still has to wait for SQLite's own lock.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from .threads import start_bare_thread
 class FileLock:
     """Held by one thread of one process at a time.
 
-    A lock of POSIX belongs to the process: it ends with it, whatever ends it, and a
-    fork does not take it along.
+    A POSIX lock belongs to the process: it ends with the process, whatever ends that,
+    and a forked child does not inherit it.
 
     :param file: an open file's descriptor; there must be no other of this file, since
-        its end would end the lock
+        closing that would release the lock
     """
 
     def __init__(self, file: int) -> None:
@@ -36,7 +36,7 @@ class FileLock:
 
     @contextlib.contextmanager
     def held(self, timeout: float) -> cabc.Iterator[None]:
-        """Hold it for the length of a block, as :meth:`acquire` does."""
+        """Hold the lock for the length of a block; see :meth:`acquire`."""
         has_it: list[bool] = []
 
         try:
@@ -50,24 +50,24 @@ class FileLock:
                 raise
 
     def acquire(self, timeout: float, has_it: list[bool]) -> None:
-        """Take it, once those have let go of it who were first.
+        """Take the lock, once those who came first have released it.
 
-        :param timeout: seconds after which one goes on without: the process that has
+        :param timeout: seconds after which to go on without it: the process that has
             it may be stopped
-        :param has_it: an empty list, by which :meth:`release` knows; it is to be called
-            in any case
+        :param has_it: an empty list, to note for :meth:`release` whether it is held;
+            call that in any case
         """
-        # A signal's handler may raise after any call: this one has noted it by then.
+        # A signal handler may raise after any call: this one takes it and notes that.
         has_it.extend(map(self._mine.acquire, (True,), (timeout,)))
 
-        # Nobody else of this process has to do with it then.
+        # From here on, no other thread of this process competes for it.
         if has_it[0] and (self._waiting or not self._lock(fcntl.LOCK_NB)):
             self._wait_for_it(timeout)
 
     def release(self, has_it: list[bool]) -> None:
-        """Let go of it, if one has it; once more if that was interrupted.
+        """Release the lock, if it is held; call this again if it was interrupted.
 
-        :param has_it: what :meth:`acquire` was given
+        :param has_it: the list that :meth:`acquire` was given
         """
         if True not in has_it:
             return
@@ -77,14 +77,14 @@ class FileLock:
                 self._wanted = False
 
         self._let_go()
-        # No handler comes between these two.
+        # No signal handler is called between these two.
         del has_it[:]
         self._mine.release()
 
     def _wait_for_it(self, timeout: float) -> None:
         with self._guard:
             self._wanted = True
-            # What rang for one that had given up by then.
+            # Clear a ring that was for a thread which had given up by then.
             self._came.wait(0.0)
 
             if not self._waiting:
@@ -96,14 +96,14 @@ class FileLock:
             self._came.wait(timeout)
 
     def _start_to_wait(self) -> None:
-        # The kernel's wait can't be given up, so that it is not this thread's. None
-        # can be started while the interpreter ends.
+        # A wait in the kernel has no timeout, so another thread waits there. None can
+        # be started while the interpreter ends.
         with contextlib.suppress(RuntimeError):
             start_bare_thread(self._wait)
             self._waiting = True
 
     def _wait(self) -> None:
-        """Wait for the lock, and let go of it if nobody wants it any more."""
+        """Wait for the lock, and release it if nobody wants it any more."""
         self._lock()
 
         with self._guard:
@@ -112,7 +112,7 @@ class FileLock:
             else:
                 self._let_go()
 
-            # Last: who finds nobody waiting does without the guard.
+            # Last, since a thread that finds nobody waiting does not take the guard.
             self._waiting = False
 
     def _lock(self, how: int = 0) -> bool:
@@ -133,7 +133,7 @@ class FileLock:
             pass
 
     def forget(self) -> None:
-        """Take it from threads that a fork left behind."""
+        """Forget who holds it: after a fork those threads don't exist in the child."""
         self._mine = native_lock()
         self._guard = native_lock()
         self._came = Bell()
@@ -145,7 +145,7 @@ _making = threading.Lock()
 
 
 def file_lock(path: str) -> FileLock | None:
-    """Give the lock of a database's file, unless it can't be made.
+    """Return the lock of a database's file, unless it can't be made.
 
     :param path: the database; the lock's file is beside it
     """
@@ -164,8 +164,8 @@ def file_lock(path: str) -> FileLock | None:
 
 
 def _open(name: str, path: str) -> int:
-    """Open a lock's file, for whoever may open the database."""
-    # In a folder for all, somebody else may have put a link there.
+    """Open a lock's file, with a mode that lets in who may open the database."""
+    # In a shared folder, somebody else may have put a symbolic link there.
     how = os.O_RDWR | os.O_NOFOLLOW
 
     with contextlib.suppress(FileNotFoundError):
@@ -174,12 +174,12 @@ def _open(name: str, path: str) -> int:
     try:
         mode = os.stat(path).st_mode & 0o666
     except OSError:
-        # As SQLite is going to make it.
+        # The mode with which SQLite is going to make the database.
         return os.open(name, how | os.O_CREAT, 0o644)
 
     file = os.open(name, how | os.O_CREAT, mode)
 
-    # The umask may have taken some of it; somebody else may have made it meanwhile.
+    # The umask may have reduced the mode. Fails if somebody else has made the file.
     with contextlib.suppress(OSError):
         os.fchmod(file, mode)
 

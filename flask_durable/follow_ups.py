@@ -22,12 +22,12 @@ from .tables import executions as e
 
 
 def child_topic(parent_id: str, step: str) -> str:
-    """Name what a step that invoked a child waits for."""
+    """Name the topic of a child's end, for which the invoking step waits."""
     return json.dumps([parent_id, "child", step])
 
 
 class FollowUps:
-    """Tells parents, and begins what is to run after a failure."""
+    """Tells parents of an end, and begins failure handlers."""
 
     def __init__(self, store: Store) -> None:
         prepare = store.database.prepare
@@ -39,10 +39,10 @@ class FollowUps:
     def lock(
         self, connection: sa.Connection, parent_id: str | None, step: str | None
     ) -> None:
-        """Lock what an end will touch before the row that ends.
+        """Lock what an end will touch, before the row that ends is locked.
 
-        Who suspends locks the topic before its own row, and who cancels an
-        execution its parent's row before its own.
+        All transactions must keep this order, or they could deadlock: a suspension
+        locks the topic before its own row, a cancellation the parent's row first.
         """
         if parent_id is not None and step is not None and step != AFTER_FAILURE:
             self._store.lock_topic(connection, child_topic(parent_id, step))
@@ -55,7 +55,7 @@ class FollowUps:
 
         if ended.parent_id is not None and ended.parent_step is not None:
             topic = child_topic(ended.parent_id, ended.parent_step)
-            # One that is resumed ends again, and tells that, too.
+            # The nonce makes the event new: a resumed child ends, and tells, again.
             self._events.send(connection, topic, b"null", new_nonce())
 
         if ended.on_failure and ended.status in ("failed", "cancelled"):
@@ -68,9 +68,9 @@ def _lock() -> Select:
 
 
 def _after_failure(insert: t.Any) -> t.Any:
-    """Store the execution that follows a failure: the same request, once.
+    """Store the execution that handles a failure, once, with the same request.
 
-    Its credentials are gone: they were erased with the end.
+    It has no credentials: these were erased when the other one ended.
     """
     copied = (e.c.app, e.c.endpoint, e.c.digest, e.c.identity, e.c.request, e.c.body)
     now = db_now()

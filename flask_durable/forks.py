@@ -1,10 +1,9 @@
-"""What becomes of connections to SQLite files when the process forks.
+"""Close connections to SQLite files before the process forks.
 
-SQLite keeps in memory what the process has locked. A fork copies that, but not the
-kernel's locks: a child with such a copy takes locks for its own that it does not have,
-and others then delete the log to which it writes
-(https://sqlite.org/howtocorrupt.html, section 2.6). So a fork finds no connection open,
-and no write under way.
+SQLite keeps in memory which locks the process holds. A fork copies that, but not the
+kernel's locks: the child would believe that it holds locks which it does not hold, and
+others would delete the log to which it writes (https://sqlite.org/howtocorrupt.html,
+section 2.6). So at a fork no connection is open, and no write under way.
 """
 
 from __future__ import annotations
@@ -28,19 +27,19 @@ PAUSE = 0.002
 
 
 class _Forking(threading.local):
-    """What a thread that forks has taken; several may fork at once."""
+    """The locks that a forking thread has taken; several threads may fork at once."""
 
     def __init__(self) -> None:
         self.turns: list[tuple[FileLock, list[bool]]] = []
-        """Files that nobody of this process may write to until it has forked, and
-        whether it has them, as :class:`.FileLock` notes it."""
+        """Locks of files to which nobody in this process may write until it has forked,
+        and whether they are held, as :class:`.FileLock` notes it."""
 
 
 _forking = _Forking()
 
 
 def rest(databases: cabc.Iterable[Database]) -> None:
-    """Let writes end and close connections, right before a fork."""
+    """Wait for writes to end and close connections, right before a fork."""
     files = [database for database in databases if database.sqlite]
     deadline = clock.boottime() + PATIENCE
 
@@ -52,7 +51,7 @@ def rest(databases: cabc.Iterable[Database]) -> None:
     held = [lock for lock, has_it in _forking.turns if True in has_it]
 
     for database in files:
-        # Whoever keeps one uses it in its turn only.
+        # Those who keep a connection use it only while they hold the lock.
         if database.lock in held:
             for keeper in database.keepers:
                 keeper.rest()
@@ -85,5 +84,5 @@ def go_on() -> None:
 
 
 def begin() -> None:
-    """Forget the parent's turns, in a child: its locks are made anew."""
+    """Forget the parent's locks, in a child, which makes its own."""
     _forking.turns.clear()

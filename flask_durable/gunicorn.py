@@ -35,13 +35,13 @@ def worker_exit(server: t.Any, worker: t.Any) -> None:
     for state in all_states():
         state.close(EXIT_GRACE)
 
-    # What is spared at the interpreter's end outlives what it needs there: with
-    # gevent, log handlers said so.
+    # Frozen objects would outlive what they need when the interpreter ends: with
+    # gevent, log handlers raised errors.
     gc.unfreeze()
 
 
 def _threads(worker: t.Any) -> int | None:
-    """Give how many requests a worker serves at a time, as far as it tells."""
+    """Return how many requests a worker serves at a time, if that is known."""
     config = getattr(worker, "cfg", None)
 
     if config is None:

@@ -1,6 +1,7 @@
 """One thread that renews the leases of all attempts of this process.
 
-It also shows steps that run for long, and hands back what ended oddly.
+It also marks slow steps as running, and hands back leases of attempts that ended
+abnormally.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ TICK = 0.1
 """Seconds between looks while attempts run."""
 
 IDLE = 5.0
-"""The same while none does."""
+"""Seconds between looks while no attempt runs."""
 
 STOP_PATIENCE = 5.0
 """Seconds that the end of the process waits for the heartbeat's thread."""
@@ -53,10 +54,10 @@ class Lease:
     pid: int = dataclasses.field(default_factory=os.getpid)
     lost: bool = False
     held: bool = False
-    """Whether the row says so yet: a lease is noted before it is taken."""
+    """Whether the row says so by now: a lease is noted here before it is taken."""
     tries: dict[str, tuple[float, StepRecord]] = dataclasses.field(default_factory=dict)
-    """When each step's try began, by the boot clock, and the mark that shows it; each
-    leaves when the try ends or the mark is written."""
+    """When each step's try began, by the boot clock, and the mark that shows it; gone
+    when the try ends or the mark is written."""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -69,8 +70,8 @@ class Heartbeat:
 
     :param store: a store with connections of its own
     :param seconds: length of a lease
-    :param threaded: whether a thread does it; else the attempts look themselves
-    :param notices: who is told of what is handed back
+    :param threaded: whether a thread renews; else attempts do when a lease has run out
+    :param notices: what is told about attempts that are handed back
     """
 
     def __init__(
@@ -92,11 +93,11 @@ class Heartbeat:
         self._starting = native_lock()
         self._running = False
         self._resting = True
-        """Whether it looks at nothing before somebody rings."""
+        """Whether the thread has nothing to look at until the bell rings."""
         self._stopped = False
 
     def lease(self, execution_id: str, attempt: int, since: float) -> Lease:
-        """Note a lease that is about to be taken; what it was before is void.
+        """Note a lease that is about to be taken, and so is not to be handed back.
 
         :param since: from when the lease counts, by the boot clock
         """
@@ -106,10 +107,10 @@ class Heartbeat:
         return lease
 
     def hold(self, lease: Lease) -> None:
-        """Begin to renew a lease: the row says that we have it."""
+        """Begin to renew a lease, since the row now says that we have it."""
         lease.held = True
 
-        # One that looks often comes by soon; woken, it would compete with the request.
+        # If it ticks, it will see the lease soon; woken, it would slow the request.
         if self._resting:
             self._wake()
 
@@ -128,7 +129,7 @@ class Heartbeat:
             try:
                 self.start()
             except RuntimeError as error:
-                # What calls us must end well; whatever comes next tries again.
+                # The caller must not fail because of that; the next call tries again.
                 logger.error("No leases are renewed: %s.", error)
 
         self._bell.ring()
@@ -138,7 +139,7 @@ class Heartbeat:
         self._leases.pop(id(lease), None)
 
     def abandon(self, lease: Lease, crashed: bool = True) -> None:
-        """Stop renewing an attempt whose row may still say that it runs.
+        """Hand a lease back: its row may still say that the attempt runs.
 
         :param crashed: whether it counts as a crash
         """
@@ -152,10 +153,10 @@ class Heartbeat:
         return any(lease.execution_id == execution_id for lease in leases)
 
     def ensure(self, lease: Lease) -> None:
-        """Make sure that the lease is still held, also if it ran out.
+        """Make sure that the lease is still held; renew it if it has run out.
 
         :raises LeaseLostError: if another attempt took over
-        :raises JournalLostError: if nobody can tell for too long
+        :raises JournalLostError: if the database is away for too long to find out
         """
         if lease.lost or lease.pid != os.getpid():
             raise _lost(lease)
@@ -198,12 +199,12 @@ class Heartbeat:
         try:
             self._hand_back()
         except Exception as error:
-            # The process ends all the same, and its owners' watchers do it then.
+            # The process ends anyway; other processes see that and take the leases.
             logger.warning("Leases were not handed back: %s", error)
 
     def _run(self) -> None:
         while not self._stopped:
-            # In this order: whoever comes meanwhile rings.
+            # First true, then the truth: an attempt that begins in between rings.
             self._resting = True
             self._resting = not (self._leases or self._abandoned)
             self._bell.wait(IDLE if self._resting else TICK)
@@ -241,7 +242,7 @@ class Heartbeat:
             if alive.get(lease.execution_id) == lease.attempt:
                 lease.expires_at = since + self.seconds
             elif id(lease) in self._leases:
-                # One that ended meanwhile is no loss: its row says so itself.
+                # If the attempt has ended meanwhile, its lease was not lost.
                 lease.lost = True
 
     def _hand_back(self) -> None:
@@ -253,7 +254,7 @@ class Heartbeat:
         owner = current_owner()
 
         for held in self._upkeep.held(owner):
-            # Looked up again: meanwhile it may be about to be taken anew.
+            # Looked up again: by now the attempt may be about to be claimed anew.
             crashed = self._abandoned.get((held.id, held.attempt))
 
             if crashed is not None:

@@ -1,7 +1,7 @@
-"""When the attempts of an execution began and ended, noted as they do.
+"""When the attempts of an execution began and ended.
 
-The notes are a text in the execution's row, written by the statements that change it
-anyway: a letter, the attempt, and milliseconds since the execution began.
+The notes are a text in the execution's row, written by statements that change the row
+anyway. Each is a letter, the attempt, and the milliseconds since the execution began.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .sql import db_now
 from .tables import executions as e
 
 LENGTH = 4_000
-"""Characters from which on the older half is forgotten."""
+"""Length of the text, in characters, at which the older half is dropped."""
 
 BEGUN = "b"
 SUSPENDED = "s"
@@ -33,7 +33,7 @@ class Span:
     number: int
     begun: float
     ended: float | None
-    """When it did, if it is known to have."""
+    """``None`` if it is not known to have ended."""
     how: str = ""
     """The letter of its end."""
 
@@ -43,9 +43,9 @@ def note(
     attempt: sa.ColumnElement[int] = e.c.attempt,
     when: sa.ColumnElement[t.Any] | None = None,
 ) -> sa.ColumnElement[t.Any]:
-    """Give the notes of an execution's row with one more.
+    """Return the SQL for the notes of an execution's row with one more.
 
-    :param when: the time, else now
+    :param when: the time of the note, else now
     """
     moment = db_now() if when is None else when
     passed = sa.cast((moment - e.c.created_at) * 1000, sa.BigInteger)
@@ -72,7 +72,7 @@ def note(
 
 
 def read(notes: str | None, attempt: int, lasted: float | None) -> list[Span]:
-    """Give an execution's attempts, the oldest first, as far as they are noted.
+    """Return an execution's attempts, the oldest first, as far as they are noted.
 
     :param attempt: the number of the last one
     :param lasted: how long the execution took, if it has ended
@@ -85,7 +85,7 @@ def read(notes: str | None, attempt: int, lasted: float | None) -> list[Span]:
         if letter == BEGUN:
             found[number] = Span(number, moment, None)
         elif number in found or number == 1:
-            # The first attempt begins with the execution, unless a note says else.
+            # The first attempt begins with the execution, unless a note says otherwise.
             span = found.get(number, Span(number, 0.0, None))
             found[number] = dataclasses.replace(span, ended=moment, how=letter)
 

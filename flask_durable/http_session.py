@@ -19,8 +19,8 @@ TARGET = "Durable-Target"
 class _Exact:
     """Sends a request's target as it is.
 
-    urllib3 would tidy it up: other escapes in the query and other segments in the
-    path make another request of it. It may also hold bytes that are not ASCII.
+    urllib3 would normalize escapes in the query and dot segments in the path, which
+    makes it another request. The target may also hold bytes that are not ASCII.
     """
 
     def request(
@@ -37,7 +37,7 @@ class _Exact:
         base.request(method, target, body, headers, **options)
 
     def _encode_request(self, request: str) -> bytes:
-        # As http.client has it, but for the encoding.
+        # As in http.client, except for the encoding.
         return request.encode("latin-1")
 
 
@@ -65,7 +65,7 @@ class _Adapter(HTTPAdapter):
 
 
 class Session(requests.Session):
-    """Kept connections, without proxies or credentials of the environment."""
+    """Keeps connections open; ignores proxies and credentials of the environment."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Session(requests.Session):
         target: str,
         timeout: tuple[float, float],
     ) -> requests.Response:
-        """Send a request to a target, byte by byte; redirects are not followed.
+        """Send a request to a target, byte for byte; redirects are not followed.
 
         :param target: path and query, in Latin-1
         :param timeout: seconds for the connection, and for the answer to begin
@@ -99,7 +99,7 @@ _local = _Local()
 
 
 def this_session() -> Session:
-    """Give this thread's session, a new one after a fork."""
+    """Return this thread's session, a new one after a fork."""
     if _local.session is None or _local.pid != os.getpid():
         _local.session, _local.pid = Session(), os.getpid()
 

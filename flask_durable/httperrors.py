@@ -18,7 +18,7 @@ from .codec import Codec
 from .records import Failure
 
 IN_THE_ANSWER = ("code", "response", "www_authenticate")
-"""Attributes that are not stored by themselves."""
+"""Attributes that are not stored separately: the stored answer has them."""
 
 UTF_8 = ("utf-8", "surrogatepass")
 
@@ -51,7 +51,8 @@ def http_error(failure: Failure, codec: Codec) -> HTTPException:
     values = {k: codec.decode(v.encode(*UTF_8)) for k, v in texts.items()}
     status, headers, body = parts
     cls = _class_of(failure.type) or default_exceptions.get(code, HTTPException)
-    # The classes' own parameters differ; the answer holds what came of them.
+    # Without the class's own __init__, whose parameters may be any; their effect is in
+    # the stored answer.
     error = cls.__new__(cls)
     response = Response(body.encode("latin-1"), status, headers)
     HTTPException.__init__(error, values.pop("description"), response)
@@ -65,8 +66,8 @@ def _encoded(codec: Codec, value: t.Any) -> str | None:
     try:
         return codec.encode(value).decode(*UTF_8)
     except Exception:
-        # Whatever an app's own function raises: the error itself is the outcome.
-        # A number that is of an Enum as well, such as HTTPStatus, stays one.
+        # A registered type's function may raise anything; it must not replace the
+        # error itself. A number that is an Enum's, such as HTTPStatus, is kept.
         return json.dumps(value) if isinstance(value, int | str) else None
 
 

@@ -1,7 +1,7 @@
-"""Requests that are one: the ``Idempotency-Key`` and its scope.
+"""Recognise a repeated request by its ``Idempotency-Key``, within the key's scope.
 
 The header is that of draft-ietf-httpapi-idempotency-key-header: a string of RFC
-9651, in quotes. Many clients send it without them.
+9651, in quotes. Many clients leave the quotes out.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ MAX_HEAD = 16 * 1024
 """Most bytes of a part's headers, where a form is compared by its parts."""
 
 MAX_LINES = 16
-"""Most of these headers."""
+"""Most headers of such a part."""
 
 _LENGTH = f"An idempotency key has 1 to {MAX_LENGTH} characters."
 
 _QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"[ \t]*(?:;[ -~]*)?')
 _BARE = re.compile(r"[!#-+\--~]+")
-"""What can be seen, but no quotes, and no comma: two headers arrive as one."""
+"""Visible ASCII without quotes, and without commas: servers join two headers by one."""
 
 
 _told: weakref.WeakSet[Flask] = weakref.WeakSet()
-"""The apps for which it was said that clients share their keys."""
+"""The apps for which the log says already that users may share their keys."""
 
 
 def find_key(
@@ -59,11 +59,11 @@ def find_key(
     record: RequestRecord,
     identity: bytes | None,
 ) -> RequestKey | None:
-    """Give what tells that the current request is the same as another, if it says so.
+    """Return the current request's key, with its fingerprint, if it has one.
 
-    :param identity: whose it is
-    :raises Problem: 400 if the key is missing or no good
-    :raises IdempotencyError: if the endpoint's function finds none
+    :param identity: whose request it is
+    :raises Problem: 400 if the key is missing or not valid
+    :raises IdempotencyError: if the endpoint's function raises, or returns no string
     """
     if policy == "off":
         return None
@@ -88,7 +88,7 @@ def find_key(
 def start_key(
     app: Flask, endpoint: str, value: str, record: RequestRecord
 ) -> RequestKey:
-    """Give the same for an execution that no client begins.
+    """Return the key for an execution that ``durable.start`` begins.
 
     :raises ValueError: if it can't be a key
     """
@@ -101,9 +101,9 @@ def start_key(
 
 
 def begun_before(taken: KeyTaken, fingerprint: str) -> str:
-    """Give the id of the execution that was started with the same key.
+    """Return the id of the execution that was started with the same key.
 
-    :raises ValueError: if its request was another
+    :raises ValueError: if its request was different
     """
     if taken.fingerprint != fingerprint:
         raise ValueError(
@@ -160,7 +160,7 @@ def _call(app: Flask, function: t.Any, endpoint: str) -> str | None:
     try:
         value = app.ensure_sync(function)()
     except HTTPException:
-        # The request is no good, as when ``request.json`` is none.
+        # The request itself is bad, for example if its body is not JSON.
         raise
     except Exception as error:
         raise IdempotencyError(
@@ -179,16 +179,16 @@ def _call(app: Flask, function: t.Any, endpoint: str) -> str | None:
 
 
 def _host(app: Flask) -> str:
-    """Give the host, if the app's rules tell hosts apart.
+    """Return the host, if the app's rules distinguish hosts, else an empty string.
 
-    Else it is one of several names, and a client may try again by another.
+    Otherwise an app's hosts are equivalent, and a client may try again with another.
     """
     tells = app.url_map.host_matching or app.subdomain_matching
     return request.host.lower() if tells else ""
 
 
 def _who(identity: bytes | None) -> tuple[str, str]:
-    """Tell whose key it is: the identity's, else that of the credentials."""
+    """Say whose key it is: by the identity, else by the credentials in the request."""
     if identity is not None and identity != b"null":
         return "identity", identity.decode("latin-1")
 
@@ -197,7 +197,7 @@ def _who(identity: bytes | None) -> tuple[str, str]:
 
 
 def _warn_of_sharing(app: Flask, endpoint: str) -> None:
-    """Tell once that users who are known by a cookie share their keys."""
+    """Warn once that users who are known only by a cookie share their keys."""
     is_known = "Authorization" in request.headers or hasattr(app, "login_manager")
 
     if not is_known and app not in _told:
@@ -213,10 +213,10 @@ def _warn_of_sharing(app: Flask, endpoint: str) -> None:
 
 
 def fingerprint(request: Request, record: RequestRecord) -> str:
-    """Give a digest of method, path, query and body.
+    """Return a digest of method, path, query and body.
 
-    Of a form with files it is that of its parts: the boundary between them is
-    another each time. Not so if there is more in it than the app would read.
+    A form with files is digested by its parts, since the boundary between them is new
+    each time; unless the form is broken, or has more parts than the app would read.
     """
     if request.mimetype != "multipart/form-data":
         return record.digest
@@ -237,10 +237,10 @@ def _parts(boundary: str, body: bytes, most: int | None) -> list[list[t.Any]]:
     """List the parts: names, file names, content types, digests.
 
     :param most: how many there may be
-    :raises ValueError: if the body is none of this kind
+    :raises ValueError: if the body is no such form
     :raises RequestEntityTooLarge: if there are more
     """
-    # Small parts and headers take seconds for each million of them.
+    # Limited, since a million small parts or headers take seconds to parse.
     decoder = multipart.MultipartDecoder(boundary.encode("latin-1"), max_parts=most)
     decoder.receive_data(body)
     decoder.receive_data(None)

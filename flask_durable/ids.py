@@ -1,4 +1,4 @@
-"""The one maker of ids."""
+"""The only place where ids are made."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def new_id() -> str:
     milliseconds = time.time_ns() // 1_000_000 & (2**48 - 1)
     stamp = milliseconds << 74 | secrets.randbits(74)
 
-    # Section 6.2, method 2. The step is a random one, for threads and forked children
-    # that begin from the same id.
+    # Section 6.2, method 2. The increment is random, since threads and forked children
+    # may start from the same id.
     if stamp <= _newest and _newest >> 74 == milliseconds:
         stamp = _newest + 1 + secrets.randbits(48)
 
@@ -39,7 +39,7 @@ def is_id(text: str) -> bool:
 
 
 def first_id(moment: float) -> str:
-    """Give what sorts before the ids made at a time, and after the earlier ones.
+    """Return a prefix that sorts before the ids made at a time, after earlier ones.
 
     :param moment: in seconds since the epoch
     """
@@ -49,12 +49,12 @@ def first_id(moment: float) -> str:
 
 
 def new_nonce() -> str:
-    """Make the mark by which a write knows itself again.
+    """Make a mark, by which a write is recognised when it is read back.
 
-    It is random by process: to ask the system each time would let go of the
-    interpreter, which threads then wait for.
+    Its random part is made once in a process: to ask the system each time would
+    release the interpreter's lock, for which this thread would then have to wait.
     """
-    # A server may fork without Python's hooks.
+    # With the pid, since a server may fork without Python's hooks.
     return f"{_process}-{os.getpid():x}-{next(_numbers):x}"
 
 
@@ -64,7 +64,7 @@ def idempotency_key(execution: str, step: str) -> str:
 
 
 _newest = 0
-"""The last id, without what is the same in all."""
+"""The last id as a number, without the bits that are the same in all."""
 
 _numbers = itertools.count()
 _process = ""

@@ -80,7 +80,7 @@ def execution_info(
 
 def step_info(step: StepRecord) -> StepInfo:
     """Describe a step."""
-    # Of one that succeeded in the end, the tries that failed before are kept.
+    # A step that succeeded in the end keeps its failed tries, without an error_type.
     failure = Failure.decode(step.error) if step.error and step.error_type else None
     return StepInfo(
         id=step.id,

@@ -37,7 +37,7 @@ def run_invoke(
     body: t.Any,
     headers: cabc.Mapping[str, str] | None,
 ) -> t.Any:
-    """Give the JSON that a child answered, or begin it and wait for its end."""
+    """Begin a child execution, wait for its end, and return the JSON it answered."""
     name, found = scope.enter(step_id, KIND)
 
     if found is None:
@@ -49,7 +49,7 @@ def run_invoke(
 
 
 def _begin(scope: Scope, name: str, request: NewRequest) -> None:
-    """Store the child; one that an attempt before stored is left alone."""
+    """Store the child, unless an earlier attempt has stored it."""
     attempt = scope.attempt
     state = attempt.state
     options = request.options
@@ -77,10 +77,10 @@ class ChildWaiting(Waiting):
     """Waits for the end of a child."""
 
     _child: Execution
-    """As it ended."""
+    """The child, as it ended."""
 
     def _look(self, wait: Wait) -> tuple[Event | None, Wait]:
-        """Give the event of an end that holds: a child that is resumed goes on."""
+        """Return the event of the child's end, unless it was resumed after that."""
         store = self.attempt.state.store
 
         while (event := store.next_event(wait)) is not None:
@@ -108,7 +108,7 @@ class ChildWaiting(Waiting):
         )
 
     def _answer(self) -> tuple[Failure | None, bytes | None]:
-        """Give why the child failed, or the JSON that it answered."""
+        """Return why the child failed, or the JSON that it answered."""
         store = self.attempt.state.store
         child = self._child
 

@@ -26,14 +26,14 @@ class Leaders:
         self._end = prepare(_end)
 
     def find(self) -> Leader | None:
-        """Give the leader, if there ever was one."""
+        """Return the leader, if there ever was one."""
         rows = self._store.ask(self._find, app=self._store.app)
         return Leader(*rows[0]) if rows else None
 
     def set(self, owner: str, instead_of: str, seconds: float) -> bool:
         """Make a process the leader for so many seconds.
 
-        :param instead_of: the leader that was seen; another one is left alone
+        :param instead_of: the leader that was seen; any other one is not replaced
         """
         rows = self._store.ask(
             self._set,

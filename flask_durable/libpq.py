@@ -1,7 +1,7 @@
-"""Statements that libpq is given directly: psycopg's cursors cost more.
+"""Send statements through libpq directly: psycopg's cursors cost more.
 
-Parameters and rows travel in PostgreSQL's binary formats, as its manual has them in
-"Extended Query"; see psycopg's documentation of its module ``pq``.
+Parameters and rows travel in PostgreSQL's binary formats: see "Extended Query" in its
+manual, and psycopg's documentation of its module ``pq``.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import typing as t
 import sqlalchemy as sa
 
 LIBPQ = "flask_durable.libpq"
-"""The key of the way, or of none, in a connection's ``info``."""
+"""The key in a connection's ``info`` of its :class:`Libpq`, or of ``None``."""
 
 BINARY = 1
-"""The number of the binary formats."""
+"""libpq's number for the binary formats."""
 
 _PLACES = re.compile(r"%\((\w+)\)s|%%")
 _DOUBLE = struct.Struct("!d")
@@ -33,8 +33,8 @@ _TYPES: list[tuple[type[sa.types.TypeEngine[t.Any]], int, Encode]] = [
     (sa.Float, 701, _DOUBLE.pack),
     (sa.LargeBinary, 17, bytes),
 ]
-"""How values are sent by their column's type: the server's number of that, and what
-encodes them. A text with a zero byte is refused by the server."""
+"""How values are sent, by their column's type: the type's OID on the server, and what
+encodes them. The server itself refuses a text with a zero byte."""
 
 
 def _integer(data: bytes) -> int:
@@ -55,13 +55,13 @@ _DECODERS: dict[int, cabc.Callable[[bytes], t.Any]] = {
     701: _double,
     1043: bytes.decode,
 }
-"""What reads a column, by the server's number of its type."""
+"""What decodes a column, by the OID of its type."""
 
 
 class Message:
-    """A statement as libpq is given it.
+    """A statement in the form that libpq takes.
 
-    :param text: with its parameters as ``%(name)s``
+    :param text: the SQL, with its parameters as ``%(name)s``
     :param types: the types of all parameters, in the order in which they are sent
     """
 
@@ -73,7 +73,7 @@ class Message:
         ways = [_way(type_) for type_ in types.values()]
         self.text = plain.encode()
         self.oids = [oid for oid, _ in ways]
-        # The same in each process: a pooler may lend one a connection of another.
+        # The same name in each process: by a pooler they may share a connection.
         whole = f"{plain} {self.oids}".encode()
         self.key = b"durable_%s" % hashlib.sha256(whole).hexdigest()[:16].encode()
         self.formats = [BINARY] * len(ways)
@@ -81,7 +81,7 @@ class Message:
         self._decoders: list[cabc.Callable[[bytes], t.Any]] | None = None
 
     def encode(self, values: cabc.Iterable[t.Any]) -> list[bytes | None]:
-        """Give the bytes of parameters in their order.
+        """Return the bytes of parameters in their order.
 
         :raises psycopg.DataError: if one of them is no value of its type
         """
@@ -126,9 +126,9 @@ def _way(type_: sa.types.TypeEngine[t.Any]) -> tuple[int, Encode]:
 
 
 class Libpq:
-    """A connection by which one thread at a time sends messages, beside cursors.
+    """Sends messages over a connection, one thread at a time, beside its cursors.
 
-    It waits as psycopg's cursors do, so that signals are heard meanwhile.
+    It waits as psycopg's cursors do, so that signals are handled meanwhile.
 
     :param driver: psycopg's connection, in autocommit mode
     """
@@ -145,7 +145,7 @@ class Libpq:
         """The keys of statements that this connection has prepared."""
 
     def run(self, message: Message, values: cabc.Iterable[t.Any]) -> t.Any:
-        """Run a statement, commit it, and give the result.
+        """Run a statement, commit it, and return the result.
 
         :raises psycopg.Error: as a cursor does
         """
@@ -172,7 +172,7 @@ class Libpq:
 
     def _result(self) -> t.Any:
         connection = self._connection
-        # What is sent at once needs not be waited for.
+        # If all was sent at once, only the answer has to be waited for.
         receive = self._send_on if connection.flush() else self._receive
         (result,) = self._driver.wait(receive(connection))
 
@@ -184,14 +184,14 @@ class Libpq:
 
 
 def libpq_of(connection: sa.Connection) -> Libpq | None:
-    """Give the direct way to a server by a connection, if there is one.
+    """Return the way to send messages over a connection, if there is one.
 
-    A pooler that keeps no prepared statements is told of by ``prepare_threshold``.
-    Connections and cursors of another class may want to see what is sent.
+    There is none without prepared statements (``prepare_threshold=none``, for poolers),
+    nor for other classes of connections or cursors, which may want to see statements.
     """
     info = connection.info
 
-    # The pool's record of a connection keeps it until there is another one.
+    # The pool clears ``info`` when it replaces the driver's connection.
     if LIBPQ not in info:
         info[LIBPQ] = _libpq(connection.connection.dbapi_connection)
 
@@ -223,5 +223,5 @@ def _error(result: t.Any) -> Exception:
     if result.error_field(DiagnosticField.SQLSTATE):
         return errors.error_from_result(result)
 
-    # It is libpq's own, not the server's: the connection broke.
+    # The error is libpq's own, not the server's: the connection broke.
     return OperationalError(result.get_error_message())

@@ -12,19 +12,19 @@ Steps = cabc.Mapping[str, StepRecord]
 
 
 class Line(t.NamedTuple):
-    """What a line of calls asked for: the view's, or a branch's."""
+    """The steps for which one line of calls asked: the view, or a branch."""
 
     names: cabc.Collection[str]
-    """Of all its steps, those of its own branches included."""
+    """The names of all its steps, with those of its own branches."""
     calls: cabc.Sequence[tuple[Line, ...]]
     """Its parallel calls, each with its branches."""
 
 
 def stop_of(line: Line, steps: Steps) -> tuple[set[str], set[str]]:
-    """Tell where a line stopped by its last failed step.
+    """Tell where a line stopped because of its last failed step.
 
-    What other branches of a parallel call recorded was not done because of a failure
-    in one of them, and the failures that ended those branches stop the view as well.
+    In a parallel call, what other branches recorded does not follow from a failure in
+    one of them; and the failures that ended those branches stopped the view as well.
 
     :return: the failed steps that are to be tried anew, and what the line did after
         the failure
@@ -49,7 +49,7 @@ def stop_of(line: Line, steps: Steps) -> tuple[set[str], set[str]]:
                 if last.id in branch.names:
                     later |= went_on
 
-                # Else the branch saw to its failure itself.
+                # Otherwise the branch handled its failure itself.
                 if last.id in branch.names or not went_on:
                     again |= stopped
 
@@ -57,7 +57,7 @@ def stop_of(line: Line, steps: Steps) -> tuple[set[str], set[str]]:
 
 
 def ranges(steps: cabc.Iterable[StepRecord], names: set[str]) -> list[Range]:
-    """Give the positions of some of these steps, from each first to its last."""
+    """Return the positions of the named steps, as ranges of neighbouring steps."""
     found: list[Range] = []
     goes_on = False
 

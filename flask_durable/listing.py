@@ -1,7 +1,7 @@
 """What the console reads: pages of executions, one of them, counts over time.
 
-Nothing here grows with the number of executions. A page follows the primary key, whose
-order is that of time; what no index finds is looked for among the next ``SCAN`` only.
+Nothing here gets slower as executions accumulate. A page follows the primary key, which
+sorts by time; what no index finds is looked for among the next ``SCAN`` only.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Filters:
     """Only those before this one, for the next page."""
 
     def bounds(self) -> tuple[str, str]:
-        """Give the first id, and the one before which the last is."""
+        """Return where the range of ids begins, and before which id it ends."""
         low = [self.id, "" if self.since is None else first_id(self.since)]
         high = [self.id + LAST if self.id else LAST, self.before or LAST]
 
@@ -65,7 +65,7 @@ class Page:
 
     rows: list[Row]
     next: str | None
-    """Before which execution the next page begins, if there may be one."""
+    """The execution before which the next page begins, if there may be one."""
     scanned: bool = False
     """Whether there are older ones that were not looked through."""
 
@@ -127,7 +127,7 @@ class Listing:
     def _last_scanned(
         self, shape: tuple[str | None, bool], scope: dict[str, t.Any]
     ) -> str | None:
-        """Give the last execution that was looked at, if older ones were not."""
+        """Return the last execution that was looked at, if older ones were not."""
         if listing_sql.is_indexed(*shape):
             return None
 
@@ -168,7 +168,7 @@ class Listing:
         return [StepRecord(*row) for row in reversed(rows)]
 
     def failures(self, execution_id: str) -> dict[str, bytes]:
-        """Read how the newest of those steps failed that did at least once."""
+        """Read the errors of the newest steps that failed at least once."""
         statement = self._prepare(listing_sql.failures)
         rows = self._store.ask(statement, execution_id=execution_id)
         return {row.id: row.error for row in rows}

@@ -24,7 +24,7 @@ MAX_STEPS = 500
 """Steps that are shown, the newest."""
 
 MAX_FAILURES = 100
-"""Of so many it is read how their tries failed."""
+"""Steps whose errors are read, the newest."""
 
 MAX_CHILDREN = 100
 
@@ -33,7 +33,7 @@ INDEXED = frozenset({"failed", "cancelled", "suspended"})
 
 
 def _response() -> t.Any:
-    """The head of a response: a list can be read without it."""
+    """The head of a response; if it can't be decrypted, a list is readable without."""
     head: t.Any = e.c.response.label("response")
     head.info = {OPTIONAL: True}
     return head
@@ -122,7 +122,7 @@ def children() -> Select:
         sa.select(e.c.id, e.c.parent_step, e.c.status)
         .where(
             e.c.parent_id == param("execution_id", sa.Text()),
-            # Others have taken the places of those that have none.
+            # One that was replaced by another child has none any more.
             e.c.parent_step.is_not(None),
         )
         .order_by(e.c.id)

@@ -1,4 +1,4 @@
-"""A filter for logs: of what a view says again, and whose record it is."""
+"""A filter for logs: drops what a view logs again, and says whose a record is."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ PACKAGE = __name__.partition(".")[0]
 
 
 class ReplayFilter(logging.Filter):
-    """Drops what a view logs while it walks again through steps that are done.
+    """Drops what a view logs while it goes again through completed steps.
 
-    Others get ``execution_id``, ``attempt`` and ``step``, each ``None`` where there
-    is none. Records of this package always pass.
+    Other records get ``execution_id``, ``attempt`` and ``step``, each ``None`` if
+    there is none. Records of this package always pass.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether to log a record, and say whose it is."""
+        """Tell whether to log a record, and note in it to what it belongs."""
         scope = current_scope.get()
         step = running_step.get()
         record.execution_id = scope.attempt.id if scope else None

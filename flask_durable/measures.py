@@ -1,4 +1,4 @@
-"""What is measured of an app, by its signals, for whichever library counts it."""
+"""What is measured of an app, by its signals, for any metrics library."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from .signals import step_completed
 from .signals import step_failed
 
 MAX_STEPS = 100
-"""Names of steps that are told apart in a process; more are counted as one."""
+"""Most names of steps that a process distinguishes; others are counted together."""
 
 OTHER = "(other)"
-"""The name of all steps beyond that."""
+"""The name under which those others are counted."""
 
 BUCKETS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600, 86_400)
-"""Upper bounds of what histograms tell apart, in seconds."""
+"""Upper bounds of the histograms' buckets, in seconds."""
 
 Labels = dict[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """Something that is counted, or, of times in seconds, spread over buckets."""
+    """A counter, or, if its unit is seconds, a histogram."""
 
     name: str
     """Its words, with dots between them."""
@@ -96,7 +96,7 @@ Record = cabc.Callable[[Metric, Labels, float], None]
 
 
 class Measures:
-    """Hears an app's signals, as long as this object lives."""
+    """Receives an app's signals, as long as this object lives."""
 
     def __init__(self, app: Flask, record: Record) -> None:
         self._record = record

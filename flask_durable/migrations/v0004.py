@@ -10,7 +10,7 @@ down_revision = "0003"
 
 
 def upgrade(op: Operations) -> None:
-    """Let executions have parents, deadlines and requests to end."""
+    """Let executions have parents, deadlines and requests to cancel them."""
     for column in (
         sa.Column("role", sa.Text, nullable=False, server_default="view"),
         sa.Column("parent_id", sa.Text),
