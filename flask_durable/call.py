@@ -145,7 +145,7 @@ class Call:
             if isinstance(inner, LeaseLostError):
                 raise inner
 
-        # A BaseExceptionGroup is one because of an exit, or of a suspended step.
+        # A BaseExceptionGroup contains an exit, or the suspension of a step.
         is_exit = not isinstance(error, Exception | asyncio.CancelledError)
 
         if is_exit and self._root.suspended is None:

@@ -136,7 +136,7 @@ class Codec:
         return "".join(_chunks(plain, 0)).encode("utf-8", "surrogatepass"), plain
 
     def copy(self, data: bytes, plain: t.Any) -> t.Any:
-        """Return what :meth:`decode` would: without tags, ``plain`` is just that."""
+        """Return a decoded copy; if there are no tags, ``plain`` is one already."""
         return self.decode(data) if _TAGGED in data else plain
 
     def decode(self, data: bytes) -> t.Any:

@@ -92,7 +92,7 @@ class Commits:
         database.keepers.append(self)
 
     def write(self, key: str, *bounds: Bound) -> list[Rows] | None:
-        """Commit statements at once, and give the rows of each.
+        """Commit statements at once, and return the rows of each.
 
         If that fails, say because the database is away, the caller does it once more
         by :meth:`.Database.run`, which waits.

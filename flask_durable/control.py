@@ -56,7 +56,7 @@ class Control:
         return [tuple(row) for row in rows]
 
     def lateness(self) -> float:
-        """Return how many seconds the execution that is due longest has waited."""
+        """Return for how many seconds the longest overdue execution has been due."""
         rows = self._store.ask(self._sql.lateness, app=self._store.app)
         return max(0.0, rows[0][0] or 0.0)
 

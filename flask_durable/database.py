@@ -296,7 +296,7 @@ class Database:
     def begin(self, connection: sa.Connection, idle: int | None = None) -> None:
         """Begin a transaction.
 
-        It has a time limit: a machine that is lost between two statements would keep
+        It limits the time between statements: a machine that is lost there would keep
         rows locked until the server notices, after two hours by default.
         """
         if self.sqlite:

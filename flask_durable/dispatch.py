@@ -1,4 +1,4 @@
-"""The protocols of those who have due executions replayed."""
+"""Protocols: the dispatcher, and the hands into which a sweeper puts what is due."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from .state import State
 
 TERM = 4.0
 """Seconds after which a leader that does not renew is replaced; less if leases are
-shorter, so that the loss of the leader's machine is not noticed later for this."""
+shorter, so that the election does not delay the recovery from a lost machine."""
 
 LOOK = 1.0
 """Seconds between two looks, and between two renewals."""

@@ -269,7 +269,7 @@ def _start_for_request(app: Flask) -> None:
 
     :raises Problem: 503 if that fails, and the view is durable
     """
-    # Outside of the ``try``: an error of the settings is no matter of threads.
+    # Outside of the ``try``: an error in the settings is not one of threads.
     opened_state(app)
 
     try:

@@ -164,7 +164,7 @@ def file_lock(path: str) -> FileLock | None:
 
 
 def _open(name: str, path: str) -> int:
-    """Open a lock's file, with a mode that lets in who may open the database."""
+    """Open a lock's file; its mode lets in everybody who may open the database."""
     # In a shared folder, somebody else may have put a symbolic link there.
     how = os.O_RDWR | os.O_NOFOLLOW
 

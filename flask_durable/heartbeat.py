@@ -110,7 +110,7 @@ class Heartbeat:
         """Begin to renew a lease, since the row now says that we have it."""
         lease.held = True
 
-        # If it ticks, it will see the lease soon; woken, it would slow the request.
+        # While it ticks, it sees the lease soon; woken, it would slow the request down.
         if self._resting:
             self._wake()
 
@@ -204,7 +204,7 @@ class Heartbeat:
 
     def _run(self) -> None:
         while not self._stopped:
-            # First true, then the truth: an attempt that begins in between rings.
+            # True before it looks: an attempt that begins during the look then rings.
             self._resting = True
             self._resting = not (self._leases or self._abandoned)
             self._bell.wait(IDLE if self._resting else TICK)

@@ -73,7 +73,7 @@ class Message:
         ways = [_way(type_) for type_ in types.values()]
         self.text = plain.encode()
         self.oids = [oid for oid, _ in ways]
-        # The same name in each process: by a pooler they may share a connection.
+        # The same name in each process, since a pooler may have them share connections.
         whole = f"{plain} {self.oids}".encode()
         self.key = b"durable_%s" % hashlib.sha256(whole).hexdigest()[:16].encode()
         self.formats = [BINARY] * len(ways)
