@@ -43,7 +43,10 @@ from __future__ import annotations
 
 import datetime as dt
 
+from werkzeug.http import parse_date
+
 from .clock import duration
+from .clock import now
 
 
 class DurableError(Exception):
@@ -223,16 +226,25 @@ again."""
 class RetryAfterError(Exception):
     """Raise this in a step function to delay its next try.
 
-    :param seconds: how long to wait at least: seconds, as a number or as the text of a
-        ``Retry-After`` header, or a ``timedelta``
+    :param seconds: how long to wait at least: seconds, a ``timedelta``, or the text of
+        a ``Retry-After`` header, which has seconds or a date
     :param message: what happened, for the logs
     """
 
     def __init__(self, seconds: float | str | dt.timedelta, message: str = "") -> None:
         # Text is accepted: a TypeError here would be the step's, and the wait lost.
-        number = float(seconds) if isinstance(seconds, str) else seconds
+        number = _seconds(seconds) if isinstance(seconds, str) else seconds
         self.seconds = duration(number)
         super().__init__(message or f"try again in {self.seconds:g} s")
+
+
+def _seconds(text: str) -> float:
+    """Read a ``Retry-After`` header (RFC 9110, section 10.2.3).
+
+    :raises ValueError: if it has neither seconds nor a date
+    """
+    date = parse_date(text)
+    return float(text) if date is None else max(0.0, date.timestamp() - now())
 
 
 class Suspended(BaseException):

@@ -8,7 +8,9 @@ import typing as t
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from werkzeug.http import http_date
 
+from flask_durable import clock
 from flask_durable.clock import LONGEST
 from flask_durable.errors import NonRetryableError
 from flask_durable.errors import RetryAfterError
@@ -68,6 +70,25 @@ def test_a_retry_after_error_is_waited_for_at_least(
 ) -> None:
     """The longer of both delays, even over the maximum."""
     assert Retry(jitter=0).delay(RetryAfterError(seconds), 1) == delay
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("1.5", 1.5)])
+def test_a_retry_after_header_may_have_seconds(text: str, seconds: float) -> None:
+    """As its text."""
+    assert RetryAfterError(text).seconds == seconds
+
+
+@pytest.mark.parametrize(("offset", "seconds"), [(90, 90), (-90, 0)])
+def test_a_retry_after_header_may_have_a_date(offset: float, seconds: float) -> None:
+    """What is left until then; a date has whole seconds."""
+    header = http_date(clock.now() + offset)
+    assert RetryAfterError(header).seconds == pytest.approx(seconds, abs=2)
+
+
+def test_a_retry_after_header_that_has_neither_is_refused() -> None:
+    """Nobody knows how long to wait."""
+    with pytest.raises(ValueError, match="soon"):
+        RetryAfterError("soon")
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def charge(card, amount):
         raise NonRetryableError("the card was declined")
 
     if answer.status_code == 429:
-        raise RetryAfterError(float(answer.headers["Retry-After"]))
+        raise RetryAfterError(answer.headers["Retry-After"])
 
     answer.raise_for_status()
     return answer.json()["id"]
