@@ -6,7 +6,7 @@ import collections.abc as cabc
 import datetime as dt
 import functools
 import inspect
-import pathlib
+import os
 import sys
 import typing as t
 
@@ -19,7 +19,8 @@ from .records import ExecutionStatus
 
 MAX_ID_LENGTH = 200
 
-PACKAGE = str(pathlib.Path(__file__).parent)
+PACKAGE = os.path.join(os.path.dirname(__file__), "")
+"""The folder, with a separator at its end: other packages' names may begin alike."""
 
 
 def check_id(step_id: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections.abc as cabc
 import datetime as dt
 import decimal
+import os
 import typing as t
 
 import pytest
@@ -15,6 +16,8 @@ from flask_durable import current_execution
 from flask_durable import FlaskDurable
 from flask_durable import RetryAfterError
 from flask_durable import step
+from flask_durable.checks import caller
+from flask_durable.checks import PACKAGE
 
 from .driving import Drive
 
@@ -197,3 +200,11 @@ def test_a_page_that_can_not_be_is_refused(
     """Instead of an empty one."""
     with app.app_context(), pytest.raises(ValueError, match=message):
         durable.executions(**options)
+
+
+def test_a_caller_is_not_taken_for_this_package_by_its_name() -> None:
+    """Its folder may be called ``flask_durable_shop``."""
+    path = PACKAGE.rstrip(os.sep) + "_shop.py"
+    names: dict[str, t.Any] = {"caller": caller}
+    exec(compile("found = caller()", path, "exec"), names)
+    assert names["found"] == f"{path}:1"
