@@ -46,7 +46,7 @@ class Doubt(Exception):
 
 
 MARKS = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "bad": ("bad ", "red")}
-"""How a result is printed."""
+"""How each kind of result is printed."""
 
 
 @click.command("check")
