@@ -19,6 +19,7 @@ import urllib.parse
 from flask import Request
 from werkzeug.wrappers import Response
 
+from .httperrors import same_response
 from .problems import Problem
 from .records import RequestRecord
 from .records import ResponseRecord
@@ -335,4 +336,4 @@ def _close_iterable(response: Response) -> None:
 def stored_response(record: ResponseRecord, body: bytes) -> Response:
     """Make a response from its record and body."""
     head = json.loads(record.head)
-    return Response(body, head["status"], head["headers"])
+    return same_response(body, head["status"], head["headers"])

@@ -10,6 +10,7 @@ import json
 import sys
 import typing as t
 
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import default_exceptions
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
@@ -54,11 +55,21 @@ def http_error(failure: Failure, codec: Codec) -> HTTPException:
     # Without the class's own __init__, whose parameters may be any; their effect is in
     # the stored answer.
     error = cls.__new__(cls)
-    response = Response(body.encode("latin-1"), status, headers)
+    response = same_response(body.encode("latin-1"), status, headers)
     HTTPException.__init__(error, values.pop("description"), response)
     vars(error).update(values)
     error.code = code
     return error
+
+
+def same_response(body: bytes, status: str, headers: list[tuple[str, str]]) -> Response:
+    """Make a response again: werkzeug would add a type to one that had none."""
+    response = Response(body, status, headers)
+
+    if "Content-Type" not in Headers(headers):
+        del response.headers["Content-Type"]
+
+    return response
 
 
 def _encoded(codec: Codec, value: t.Any) -> str | None:

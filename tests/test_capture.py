@@ -307,6 +307,13 @@ def test_a_response_comes_back() -> None:
     assert found.content_type == "text/x; charset=u"
 
 
+def test_a_response_without_a_type_gets_none() -> None:
+    """Werkzeug would add its default."""
+    response = Response(b"raw")
+    del response.headers["Content-Type"]
+    assert keep(response).headers.to_wsgi_list() == [("Content-Length", "3")]
+
+
 def test_cookies_are_not_stored() -> None:
     """They are whose request it was; the response itself keeps them."""
     response = Response("x")

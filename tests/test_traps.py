@@ -15,12 +15,14 @@ import typing as t
 import uuid
 
 import pytest
+from flask import abort
 from flask import copy_current_request_context
 from flask import Flask
 from flask import request
 from flask.testing import FlaskClient
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import Conflict
+from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.test import Client
@@ -324,6 +326,32 @@ def test_an_http_error_keeps_what_it_carries(
 
     drive.finish(client.post("/work"))
     assert seen == [("14A", {"seat": "14A"}, 409)] * 2
+
+
+def test_an_http_errors_answer_without_a_type_gets_none(
+    app: Flask, durable: FlaskDurable, client: FlaskClient, drive: Drive
+) -> None:
+    """At each attempt; werkzeug would add its default."""
+    seen: list[t.Any] = []
+
+    def fail() -> None:
+        response = Response(b"raw", 409)
+        del response.headers["Content-Type"]
+        abort(response)
+
+    @app.post("/work")
+    @durable.endpoint
+    def work() -> ResponseReturnValue:
+        try:
+            step.run("reserve", fail)
+        except HTTPException as error:
+            seen.append(error.get_response().content_type)
+
+        step.sleep("nap", 60)
+        return "done"
+
+    drive.finish(client.post("/work"))
+    assert seen == [None] * 2
 
 
 @dataclasses.dataclass
