@@ -107,7 +107,8 @@ class Control:
         """Let a failed execution go on where it failed.
 
         The step that failed last is tried again, as are those that failed in parallel
-        to it, and the failed children that these began.
+        to it, and the failed children that these began. An execution whose view had
+        gone on after that, and failed because of something else, goes on from there.
 
         :param force: also if the view has recorded steps after the failure, which are
             then deleted

@@ -5,10 +5,22 @@ from __future__ import annotations
 import collections.abc as cabc
 import typing as t
 
+from werkzeug.exceptions import HTTPException
+
+from .errors import DeadlineExceeded
+from .errors import StepError
+from .errors import StepInterruptedError
+from .errors import StepOutputError
 from .records import Range
 from .records import StepRecord
 
 Steps = cabc.Mapping[str, StepRecord]
+
+BY_STEPS = (StepError, StepOutputError, HTTPException)
+"""What a failed step raises."""
+
+APART = (StepInterruptedError, DeadlineExceeded)
+"""What ends a view although no step of it can be tried anew for that."""
 
 
 class Line(t.NamedTuple):
@@ -54,6 +66,30 @@ def stop_of(line: Line, steps: Steps) -> tuple[set[str], set[str]]:
                     again |= stopped
 
     return again, later
+
+
+def follows_a_step(error: BaseException) -> bool:
+    """Tell whether an error is a failed step's, or was raised while that was handled.
+
+    Else the view had seen to its failed steps, and ended by something else.
+    """
+    left: list[BaseException | None] = [error]
+    seen: set[int] = set()
+
+    while left:
+        one = left.pop()
+
+        if one is None or id(one) in seen or isinstance(one, APART):
+            continue
+
+        if isinstance(one, BY_STEPS):
+            return True
+
+        seen.add(id(one))
+        left += [one.__cause__, one.__context__]
+        left += one.exceptions if isinstance(one, BaseExceptionGroup) else ()
+
+    return False
 
 
 def ranges(steps: cabc.Iterable[StepRecord], names: set[str]) -> list[Range]:

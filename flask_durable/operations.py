@@ -133,6 +133,8 @@ class Operations:
 
         So are the steps that failed beside it in a parallel call; what the other
         branches recorded stays. A failed child of such a step goes on where it failed.
+        If the view had gone on after that, and failed of something else, nothing is
+        repeated.
 
         :param force: also if the view caught the failure and has recorded steps after
             it; those are forgotten, and done again

@@ -268,6 +268,8 @@ class Failure:
     """Of an execution: the positions at which a resume tries failed steps again."""
     later: list[Range] | None = None
     """Of an execution: the positions of the steps recorded after that failure."""
+    apart: bool = False
+    """Of an execution: whether its view ended because of something else than that."""
 
     @classmethod
     def of(cls, error: BaseException, http: list[t.Any] | None = None) -> Failure:

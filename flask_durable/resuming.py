@@ -18,6 +18,9 @@ from .records import Range
 from .records import StepRecord
 from .store import Store
 
+CUT = "interrupted"
+"""The status of a step that may have run, and runs at most once."""
+
 
 @dataclasses.dataclass
 class Plan:
@@ -109,8 +112,17 @@ class Resuming:
         :raises ControlError: if that forgets more than failures, and is not forced
         """
         journal = self._store.journal(execution.id)
-        plan = Plan(execution, *_stop(execution, journal))
-        later = [line.id for line in journal if _is_in(line, plan.later)]
+        plan = Plan(execution, *_stop(execution, journal, force))
+        forgotten = [line for line in journal if _is_in(line, plan.later)]
+        later = [line.id for line in forgotten]
+        cut = next((line.id for line in forgotten if line.status == CUT), None)
+
+        if cut is not None:
+            raise ControlError(
+                f'Step "{cut}" of execution {execution.id}, which came after the failed'
+                " one, may have taken effect, and is never called again: it can't be"
+                " forgotten. If it did not, rerun the execution."
+            )
 
         if later and not force:
             names = ", ".join(f'"{name}"' for name in later[:5])
@@ -152,15 +164,19 @@ def _is_in(line: StepRecord, positions: list[Range]) -> bool:
 
 
 def _stop(
-    execution: Execution, journal: list[StepRecord]
+    execution: Execution, journal: list[StepRecord], force: bool
 ) -> tuple[list[Range], list[Range]]:
     """Return the positions of what is to be tried again, and of what came after it."""
     failure = Failure.decode(execution.error) if execution.error else None
 
     if failure and failure.again is not None and failure.later is not None:
-        return failure.again, failure.later
+        again, later, apart = failure.again, failure.later, failure.apart
+    else:
+        # It was not ended by its view, so its branches are unknown.
+        steps = {line.id: line for line in journal}
+        names = stop_of(Line(steps, ()), steps)
+        again, later = (ranges(journal, each) for each in names)
+        apart = True
 
-    # It was not ended by its view, so its branches are unknown.
-    steps = {line.id: line for line in journal}
-    again, later = stop_of(Line(steps, ()), steps)
-    return ranges(journal, again), ranges(journal, later)
+    # What the view had handled stays: it ended because of something else.
+    return ([], []) if apart and later and not force else (again, later)

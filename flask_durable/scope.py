@@ -15,6 +15,7 @@ from .errors import NestedStepError
 from .errors import NonDeterminismError
 from .errors import Suspended
 from .ids import idempotency_key
+from .lines import follows_a_step
 from .lines import Line
 from .lines import ranges
 from .lines import stop_of
@@ -142,6 +143,7 @@ class Scope:
             Failure.of(error),
             again=ranges(failed, again),
             later=ranges(steps.values(), later),
+            apart=not follows_a_step(error),
         )
 
     def _check_replay(self, step: StepRecord, kind: str) -> None:

@@ -10,13 +10,17 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from flask_durable import ControlError
 from flask_durable import FlaskDurable
+from flask_durable import NonRetryableError
 from flask_durable import Retry
 from flask_durable import step
 from flask_durable import StepError
 from flask_durable import StepInterruptedError
 from flask_durable.steps import Steps
 from flask_durable.sweeper import Sweeper
+from flask_durable.testing import Crashed
+from flask_durable.testing import durable_client
 
 from .crash_lab import in_child
 from .driving import CallerHands
@@ -153,3 +157,51 @@ def test_each_item_of_a_map_runs_once(
 
     assert client.post("/order").json == items
     assert sorted(ledger.names) == items
+
+
+def test_a_step_that_was_cut_off_is_not_forgotten(
+    app: Flask, durable: FlaskDurable, ledger: Ledger
+) -> None:
+    """Whoever resumes the execution may want that what came before is done again."""
+    broken = [True]
+
+    @app.post("/order")
+    @durable.endpoint
+    def order() -> str:
+        try:
+            step.run("mail", ledger if not broken else fail, "mail")
+        except StepError:
+            step.run("letter", ledger, "letter")
+
+        once = step.options(at_most_once=True)
+
+        try:
+            return once.run("charge", ledger, "charge")
+        except StepInterruptedError:
+            if broken:
+                raise
+
+            return "look"
+
+    def fail(name: str) -> None:
+        raise NonRetryableError(name)
+
+    with durable_client(app) as client:
+        client.crash_after("charge")
+
+        with pytest.raises(Crashed) as crash:
+            client.post("/order")
+
+        mine = crash.value.execution_id
+        assert client.run_until_complete(mine).status_code == 500
+        broken.clear()
+
+        with app.app_context():
+            with pytest.raises(ControlError, match='"charge".* is never called again'):
+                durable.resume(mine, force=True)
+
+            durable.resume(mine)
+
+        assert client.run_until_complete(mine).text == "look"
+
+    assert ledger.names == ["letter", "charge"]

@@ -15,9 +15,11 @@ from flask import jsonify
 from flask import request
 from flask import Response
 from flask.testing import FlaskClient
+from werkzeug.exceptions import NotFound
 
 from flask_durable import ControlError
 from flask_durable import current_execution
+from flask_durable import DeadlineExceeded
 from flask_durable import durable_replay
 from flask_durable import ExecutionInfo
 from flask_durable import ExecutionNotFound
@@ -27,11 +29,20 @@ from flask_durable import purge
 from flask_durable import Retry
 from flask_durable import step
 from flask_durable import StepError
+from flask_durable import StepInterruptedError
+from flask_durable.lines import follows_a_step
+from flask_durable.records import Failure
 from flask_durable.replay import replay
 from flask_durable.tables import events
 from flask_durable.tables import executions
 
 from .driving import Drive
+
+
+def after(error: Exception, before: Exception) -> Exception:
+    """Give an error as one that was raised while another one was handled."""
+    error.__context__ = before
+    return error
 
 
 class Shop:
@@ -816,6 +827,102 @@ def test_a_failure_that_a_branch_saw_to_stays(
     shop.durable.resume(answer.headers["Durable-Execution"])
     assert finish(drive, answer).json == ["letter", "pay"]
     assert shop.calls.count("mail") == shop.calls.count("letter") == 1
+
+
+class Slip:
+    """A view that sees to a failed step, goes on, and fails by something else."""
+
+    def __init__(self, shop: Shop) -> None:
+        self.shop = shop
+        self.broken = [True]
+        shop.work = self.work
+
+    def work(self) -> str:
+        """Mail, charge, and stumble."""
+        try:
+            step.run("mail", self.shop.fail, "mail")
+        except StepError:
+            step.run("letter", self.shop.call, "letter")
+
+        step.run("charge", self.shop.call, "charge")
+
+        if self.broken:
+            step.sleep("nap", 60)
+
+            raise LookupError("a slip")
+
+        return "charged"
+
+
+@pytest.mark.usefixtures("context")
+@pytest.mark.parametrize("path", ["/work", "/hurried"])
+def test_what_a_view_saw_to_stays_where_it_failed_otherwise(
+    shop: Shop, client: FlaskClient, drive: Drive, path: str
+) -> None:
+    """By its own code, or at its deadline: nothing is done again."""
+    slip = Slip(shop)
+    answer = client.post(path)
+    drive.advance(61 if path == "/work" else 121)
+    drive.run_due()
+    drive.advance(100)
+    assert finish(drive, answer).status_code == 500
+    slip.broken.clear()
+    shop.durable.resume(answer.headers["Durable-Execution"])
+    assert finish(drive, answer).text == "charged"
+    assert [c for c in shop.calls if "after" not in c] == ["mail", "letter", "charge"]
+
+
+@pytest.mark.usefixtures("context")
+def test_what_a_view_saw_to_stays_where_its_replays_were_turned_away(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """It was not its view that failed."""
+    slip = Slip(shop)
+    answer = client.post("/work")
+    mine = answer.headers["Durable-Execution"]
+    drive.advance(61)
+    error = Failure("flask_durable.errors.ReplayRejected", "401").encode()
+    assert drive.state.upkeep.refuse(mine, 1, None, error)
+    slip.broken.clear()
+    shop.durable.resume(mine)
+    assert finish(drive, answer).text == "charged"
+    assert [c for c in shop.calls if "after" not in c] == ["mail", "letter", "charge"]
+
+
+@pytest.mark.usefixtures("context")
+def test_what_a_view_saw_to_is_done_again_by_force(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """Whoever resumes it may know better why it failed."""
+    slip = Slip(shop)
+    answer = client.post("/work")
+    drive.advance(61)
+    drive.run_due()
+    drive.advance(100)
+    assert finish(drive, answer).status_code == 500
+    slip.broken.clear()
+    shop.durable.resume(answer.headers["Durable-Execution"], force=True)
+    assert finish(drive, answer).text == "charged"
+    assert shop.calls.count("charge") == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "follows"),
+    [
+        (StepError("pay", 1, "E", "no"), True),
+        (ExceptionGroup("two", [StepError("pay", 1, "E", "no")]), True),
+        (after(LookupError(), StepError("pay", 1, "E", "no")), True),
+        (after(LookupError(), after(KeyError(), NotFound())), True),
+        (LookupError(), False),
+        (DeadlineExceeded(), False),
+        (after(DeadlineExceeded(), StepError("pay", 1, "E", "no")), False),
+        (StepInterruptedError("pay", 1, "E", "no"), False),
+    ],
+)
+def test_what_a_view_failed_by(error: Exception, follows: bool) -> None:
+    """The chain of its errors tells whether a failed step is among them."""
+    error.__cause__ = error.__cause__ or error
+    assert follows_a_step(error) is follows
 
 
 class Payment:

@@ -45,7 +45,7 @@ LINES = 100
 
 DONE = {
     "cancel": "Cancelled. If a step is running, its outcome is recorded first.",
-    "resume": "Resumed. The step that failed is tried again.",
+    "resume": "Resumed. It goes on where it failed.",
     "rerun": "This is the new execution.",
 }
 
