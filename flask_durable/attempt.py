@@ -203,15 +203,20 @@ class Attempt:
         if self.lease.lost or clock.boottime() >= self.lease.expires_at:
             self.state.heartbeat.ensure(self.lease)
 
+    @property
+    def is_late(self) -> bool:
+        """Tell whether the execution's time is over."""
+        return self.deadline_at is not None and self.now() >= self.deadline_at
+
     def check_deadline(self, name: str) -> None:
         """Refuse to begin a step after the execution's deadline.
 
         :raises DeadlineExceeded: if that has passed
         """
-        if self.deadline_at is not None and self.now() >= self.deadline_at:
+        if self.is_late:
             raise DeadlineExceeded(
                 f"Execution {self.id} took longer than its endpoint's deadline: step"
-                f' "{name}" is not begun.'
+                f' "{name}" was not done by then.'
             )
 
     def check_unasked(self, now: str = "The view ended") -> None:

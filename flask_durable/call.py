@@ -222,7 +222,7 @@ class Call:
         if any(isinstance(one, (HTTPException, *FINAL)) for one in leaves(error)):
             return False
 
-        if self._permanent or self._attempt.debug:
+        if self._permanent or self._attempt.debug or self._attempt.is_late:
             return False
 
         return bool(self._attempt.steps) and self._attempt.retry.allows(error, errors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc as cabc
+import dataclasses
 import datetime as dt
 import threading
 import typing as t
@@ -618,6 +619,25 @@ def test_who_goes_on_after_its_deadline_has_none(
         drive.advance(181)
         drive.run_due()
         assert shop.durable.get(mine).status == "completed"
+
+
+def test_after_its_deadline_no_view_is_begun_again(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """One that raises meanwhile has one more attempt, at that moment."""
+
+    def work() -> t.Any:
+        step.run("first", shop.call, "first")
+        raise LookupError("it stays away")
+
+    shop.work = work
+    config = dataclasses.replace(drive.state.config, retry=Retry(9, initial=600))
+    drive.state.config = config
+    answer = client.post("/hurried")
+    drive.advance(121)
+    assert finish(drive, answer).status_code == 500
+    found = drive.status(answer)
+    assert (found["attempt"], found["error_type"]) == (2, "LookupError")
 
 
 def test_a_quick_execution_has_no_trouble_with_its_deadline(
