@@ -6,6 +6,7 @@ import collections.abc as cabc
 import typing as t
 
 from .outcomes import replay_outcome
+from .records import Failure
 from .records import StepRecord
 from .retry import Retry
 from .scope import Scope
@@ -48,6 +49,42 @@ class PollTries(StepTries):
         super().__init__(scope, name, found, check, retry)
         self.every = every
         self.until = None if timeout is None else self.step.started_at + timeout
+        fails = found is not None and found.status == "retrying"
+        self._ends = fails and self._is_over(self.wake_at or 0.0)
+        """Whether its next call would have come after its time."""
+
+    def run(self) -> t.Any:
+        """Call the function, unless its time was over before the next try."""
+        if not self._ends:
+            return super().run()
+
+        self._pause(self.until or 0.0)
+        return self._time_out()
+
+    def _is_over(self, moment: float) -> bool:
+        return self.until is not None and moment >= self.until
+
+    def _time_out(self) -> t.Any:
+        step = self.step._replace(wake_at=self.until)
+        why = self._failure if self._ends else None
+        step = timed_out(step, self.attempt.now(), why)
+        self.attempt.record(step)
+        return replay_outcome(self.scope, step)
+
+    def _what_next(self, delay: float) -> str:
+        if self._is_over(self.attempt.now() + delay):
+            return "and its time is over before the next one"
+
+        return super()._what_next(delay)
+
+    def _retry_at(self, wake_at: float, delay: float, failure: Failure) -> None:
+        if not self._is_over(wake_at):
+            return super()._retry_at(wake_at, delay, failure)
+
+        self._ends = True
+        left = max(0.0, (self.until or 0.0) - self.attempt.now())
+        super()._retry_at(self.until or 0.0, left, failure)
+        return self._time_out()
 
     def _completed(self, value: t.Any) -> t.Any:
         if value:
@@ -55,10 +92,8 @@ class PollTries(StepTries):
 
         now = self.attempt.now()
 
-        if self.until is not None and now >= self.until:
-            step = timed_out(self.step._replace(wake_at=self.until), now)
-            self.attempt.record(step)
-            return replay_outcome(self.scope, step)
+        if self._is_over(now):
+            return self._time_out()
 
         wake_at = min(now + self.every, self.until or now + self.every)
         mark = self.step._replace(status="waiting", tries=0, wake_at=wake_at)

@@ -251,8 +251,11 @@ class StepTries:
             ) from error
 
         delay = self.retry.delay(error, tries)
-        self._log(error, f"and is tried again in {delay:.1f} s")
+        self._log(error, self._what_next(delay))
         self._retry_at(self.attempt.now() + delay, delay, Failure.of(error))
+
+    def _what_next(self, delay: float) -> str:
+        return f"and is tried again in {delay:.1f} s"
 
     def _http_error(self, error: HTTPException) -> t.NoReturn:
         parts, left_out = http_parts(error, self.attempt.state.codec)

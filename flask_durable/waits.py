@@ -192,10 +192,14 @@ class Waiting:
         return timed_out(self.step, self.attempt.now())
 
 
-def timed_out(step: StepRecord, now: float) -> StepRecord:
-    """Return the outcome of a wait that took too long."""
+def timed_out(step: StepRecord, now: float, last: Failure | None = None) -> StepRecord:
+    """Return the outcome of a wait that took too long.
+
+    :param last: why the last call failed, if there was no time for another
+    """
     waited = (step.wake_at or now) - step.started_at
-    failure = Failure(TIMEOUT_ERROR, f"nothing came within {waited:g} s")
+    why = f", and the last call failed: {last.type}: {last.message}" if last else ""
+    failure = Failure(TIMEOUT_ERROR, f"nothing came within {waited:g} s{why}")
     return _failed_with(failure, step._replace(finished_at=now))
 
 

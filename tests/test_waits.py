@@ -726,6 +726,44 @@ def test_errors_of_a_check_are_tried_again(view: View, drive: Drive) -> None:
     assert drive.finish(view(work)).json == [True]
 
 
+@pytest.mark.parametrize(("timeout", "tries"), [(0.4, 2), (40, 3)])
+def test_a_poll_whose_calls_fail_ends_at_its_time(
+    view: View, drive: Drive, timeout: float, tries: int
+) -> None:
+    """There is no try after it, whatever the policy says."""
+    calls: list[int] = []
+
+    def check() -> None:
+        calls.append(1)
+        raise ConnectionError("the line is dead")
+
+    def work() -> str:
+        wait = step.options(retry=Retry(9, initial=0.3, factor=30, jitter=0))
+
+        try:
+            return str(wait.poll("done", check, timeout=timeout))
+        except WaitTimeoutError as error:
+            return str(error)
+
+    answer = view(work)
+
+    if timeout > 1:
+        drive.advance(9.1)
+        drive.run_due()
+        line, found = drive.status(answer)["steps"][0], drive.status(answer)
+        begun = dt.datetime.fromisoformat(line["started_at"])
+        until = dt.datetime.fromisoformat(found["waiting_for"]["until"])
+        assert (until - begun).total_seconds() == pytest.approx(timeout, abs=0.002)
+        drive.advance(31)
+        answer = final(drive, answer)
+
+    assert answer.text == (
+        f'Step "done" timed out: nothing came within {timeout:g} s, and the last'
+        " call failed: ConnectionError: the line is dead"
+    )
+    assert len(calls) == tries
+
+
 def test_a_check_that_fails_too_often_fails_the_step(view: View, drive: Drive) -> None:
     """As any step."""
 
