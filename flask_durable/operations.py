@@ -139,7 +139,8 @@ class Operations:
         :param force: also if the view caught the failure and has recorded steps after
             it; those are forgotten, and done again
         :raises ExecutionNotFound: if there is none with this id
-        :raises ControlError: if it has not failed, or has gone on since
+        :raises ControlError: if it has not failed, or has gone on since, or if its
+            ``on_failure`` has not ended
         """
         state = _state()
         state.control.resume(execution_id, force)

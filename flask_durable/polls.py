@@ -79,12 +79,13 @@ class PollTries(StepTries):
 
     def _retry_at(self, wake_at: float, delay: float, failure: Failure) -> None:
         if not self._is_over(wake_at):
-            return super()._retry_at(wake_at, delay, failure)
+            super()._retry_at(wake_at, delay, failure)
+            return
 
         self._ends = True
         left = max(0.0, (self.until or 0.0) - self.attempt.now())
         super()._retry_at(self.until or 0.0, left, failure)
-        return self._time_out()
+        self._time_out()
 
     def _completed(self, value: t.Any) -> t.Any:
         if value:

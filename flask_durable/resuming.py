@@ -12,6 +12,7 @@ from .ids import new_nonce
 from .lines import Line
 from .lines import ranges
 from .lines import stop_of
+from .records import AFTER_FAILURE
 from .records import Execution
 from .records import Failure
 from .records import Range
@@ -56,6 +57,13 @@ class Resuming:
             raise ControlError(
                 f"Execution {execution_id} is {execution.status}: only one that failed"
                 " can be resumed."
+            )
+
+        if execution.role != "view" and execution.parent_step is None:
+            raise ControlError(
+                f"Execution {execution_id} followed a failure of execution"
+                f" {execution.parent_id}, which was resumed since: nothing is left to"
+                " follow."
             )
 
         # Rows are locked in the order of their ids, parents first.
@@ -109,8 +117,10 @@ class Resuming:
     def _plans(self, execution: Execution, force: bool) -> list[Plan]:
         """Plan what to do with an execution and its children, itself first.
 
-        :raises ControlError: if that forgets more than failures, and is not forced
+        :raises ControlError: if that forgets more than failures, and is not forced, or
+            if the failure is being seen to
         """
+        self._check_follower(execution)
         journal = self._store.journal(execution.id)
         plan = Plan(execution, *_stop(execution, journal, force))
         forgotten = [line for line in journal if _is_in(line, plan.later)]
@@ -151,6 +161,25 @@ class Resuming:
                 plan.freed.append(child)
 
         return plans
+
+    def _check_follower(self, execution: Execution) -> None:
+        """Make sure that nothing sees to the failure: it was told of what had failed.
+
+        :raises ControlError: if something does
+        """
+        if not execution.on_failure:
+            return
+
+        values = {"parent_id": execution.id, "parent_step": AFTER_FAILURE}
+
+        for row in self._store.ask(self._store.sql.child, **values):
+            follower = Execution(*row)
+
+            if not follower.ended:
+                raise ControlError(
+                    f"The on_failure of execution {execution.id} has not ended: wait"
+                    f" for execution {follower.id}, or cancel it, and resume then."
+                )
 
 
 def _came_through(child: Execution, step: StepRecord) -> bool:

@@ -703,6 +703,31 @@ def test_each_failure_is_followed(
     assert len(handlers) == 3
 
 
+@pytest.mark.usefixtures("context")
+def test_what_is_seen_to_is_not_resumed_meanwhile(
+    shop: Shop, client: FlaskClient, drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What follows a failure goes by what had failed; and it has no second chance."""
+    shop.work = lambda: step.run("pay", shop.fail, "pay")
+    answer = client.post("/work")
+    mine = answer.headers["Durable-Execution"]
+    handler = shop.durable.executions()[0].id
+
+    with pytest.raises(ControlError, match=f"wait for execution {handler}, or cancel"):
+        shop.durable.resume(mine)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(shop, "call", shop.fail)
+        drive.run_due()
+
+    assert shop.durable.get(handler).status == "failed"
+    assert shop.failed[0].error_type == "flask_durable.errors.StepError"
+    shop.durable.resume(mine)
+
+    with pytest.raises(ControlError, match=f"a failure of execution {mine}, which was"):
+        shop.durable.resume(handler)
+
+
 def test_a_success_is_followed_by_nothing(
     shop: Shop, client: FlaskClient, drive: Drive
 ) -> None:
@@ -733,6 +758,7 @@ def test_a_failed_execution_goes_on_where_it_failed(
 
     shop.work = work
     answer = client.post("/work")
+    drive.run_due()
     assert answer.status_code == 500
     shop.durable.resume(answer.headers["Durable-Execution"])
     assert finish(drive, answer).json == ["reserve", "pay"]
@@ -757,6 +783,7 @@ def test_a_view_that_went_on_is_resumed_by_force_only(
 
     shop.work = work
     answer = client.post("/work")
+    drive.run_due()
     mine = answer.headers["Durable-Execution"]
 
     with pytest.raises(ControlError, match='recorded "release"'):
@@ -779,6 +806,7 @@ def test_what_failed_side_by_side_is_resumed_at_once(
 
     shop.work = lambda: list(step.map("charge", charge, "0123", max_workers=1))
     answer = client.post("/work")
+    drive.run_due()
     broken.clear()
     shop.durable.resume(answer.headers["Durable-Execution"])
     assert finish(drive, answer).json == ["0", "1", "2", "3"]
@@ -812,6 +840,7 @@ def test_force_keeps_what_was_done_beside_the_failure(
 
     shop.work = work
     answer = client.post("/work")
+    drive.run_due()
     mine = answer.headers["Durable-Execution"]
 
     with pytest.raises(ControlError, match='recorded "release", "sorry". A resume'):
@@ -843,6 +872,7 @@ def test_a_failure_that_a_branch_saw_to_stays(
 
     shop.work = lambda: list(step.parallel(mail, pay, max_workers=1))
     answer = client.post("/work")
+    drive.run_due()
     broken.clear()
     shop.durable.resume(answer.headers["Durable-Execution"])
     assert finish(drive, answer).json == ["letter", "pay"]
@@ -903,6 +933,7 @@ def test_what_a_view_saw_to_stays_where_its_replays_were_turned_away(
     drive.advance(61)
     error = Failure("flask_durable.errors.ReplayRejected", "401").encode()
     assert drive.state.upkeep.refuse(mine, 1, None, error)
+    drive.run_due()
     slip.broken.clear()
     shop.durable.resume(mine)
     assert finish(drive, answer).text == "charged"
