@@ -25,6 +25,7 @@ from .infos import ExecutionInfo
 from .new_request import make_request
 from .new_request import NewRequest
 from .options import Options
+from .records import Execution
 from .records import ExecutionStatus
 from .records import RequestKey
 from .signing import check_secret_key
@@ -45,9 +46,9 @@ class Operations:
 
         :raises ExecutionNotFound: if there is none with this id
         """
-        store = _state().store
-        execution = store.execution(execution_id)
-        return execution_info(execution, store.journal(execution_id))
+        state = _state()
+        execution = _own(state, execution_id)
+        return execution_info(execution, state.store.journal(execution_id))
 
     def executions(
         self,
@@ -122,6 +123,7 @@ class Operations:
         :raises ControlError: if it has ended
         """
         state = _state()
+        _own(state, execution_id)
 
         if not state.control.cancel(execution_id):
             raise ControlError(f"Execution {execution_id} has ended already.")
@@ -143,6 +145,7 @@ class Operations:
             ``on_failure`` has not ended
         """
         state = _state()
+        _own(state, execution_id)
         state.control.resume(execution_id, force)
         state.wake(0.0)
 
@@ -155,6 +158,7 @@ class Operations:
             another execution, which can be run again instead
         """
         state = _state()
+        _own(state, execution_id)
         execution_id = state.control.rerun(execution_id, from_step)
         state.wake(0.0)
         return execution_id
@@ -212,6 +216,14 @@ class Operations:
 
 def _state() -> State:
     return opened_state(this_app())
+
+
+def _own(state: State, execution_id: str) -> Execution:
+    """Read an execution of the current app: another one may share its journal.
+
+    :raises ExecutionNotFound: if there is none with this id
+    """
+    return state.listing.head(execution_id).execution
 
 
 def _identity(state: State) -> bytes | None:

@@ -1292,9 +1292,31 @@ def test_an_app_deletes_nothing_of_another_one(shop: Shop, drive: Drive) -> None
 
     with other.app_context():
         durable.send_event("e")
+        drive.advance(1)
         durable.purge(older_than=0)
 
     assert count(drive, events) == 1
+    other.extensions["durable"].close()
+
+
+@pytest.mark.parametrize("verb", ["get", "cancel", "resume", "rerun"])
+def test_an_app_does_nothing_to_executions_of_another_one(
+    shop: Shop, client: FlaskClient, drive: Drive, verb: str
+) -> None:
+    """It does not know their endpoints, and nobody would find what it begins."""
+    shop.work = lambda: step.run("pay", shop.fail, "pay")
+    mine = client.post("/work").headers["Durable-Execution"]
+    drive.run_due()
+    other = Flask("other")
+    other.config.update(shop.app.config)
+    durable = FlaskDurable(other)
+
+    with (
+        other.app_context(),
+        pytest.raises(ExecutionNotFound, match=f"There is no execution {mine}"),
+    ):
+        getattr(durable, verb)(mine)
+
     other.extensions["durable"].close()
 
 

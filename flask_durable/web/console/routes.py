@@ -102,9 +102,6 @@ def action(view: cabc.Callable[..., Response]) -> Page:
                 "Nothing was done. Go back, reload the page and try again.",
             )
 
-        # This answers 404 for executions of another app that shares the journal.
-        asked.state.listing.head(execution_id)
-
         try:
             return view(asked, execution_id)
         except ControlError as error:
