@@ -303,6 +303,12 @@ class Steps:
         """
         check_id(id)
         check_function(id, check, "poll")
+
+        if self._at_most_once:
+            raise TypeError(
+                "step.poll calls its function again and again: leave out at_most_once."
+            )
+
         pause = check_every(id, every)
         seconds = check_timeout(id, timeout)
         scope = get_scope()

@@ -140,6 +140,12 @@ def test_a_retry_beside_it_is_refused() -> None:
         Steps().options(retry=Retry(3), at_most_once=True)
 
 
+def test_a_poll_is_called_more_than_once() -> None:
+    """Nobody would know which of its calls is meant."""
+    with pytest.raises(TypeError, match="again and again: leave out at_most_once"):
+        Steps().options(at_most_once=True).poll("done", list)
+
+
 @pytest.mark.parametrize("items", [["a", "b"]])
 def test_each_item_of_a_map_runs_once(
     app: Flask,
