@@ -14,6 +14,7 @@ from flask import Flask
 from flask import request
 from flask.testing import FlaskClient
 
+from flask_durable import current_execution
 from flask_durable import FlaskDurable
 from flask_durable import NonRetryableError
 from flask_durable import schema
@@ -99,6 +100,40 @@ def test_an_execution_is_shown(run: Run, client: FlaskClient) -> None:
     assert [line.split()[0] for line in text.splitlines()[-2:]] == ["reserve", "pay"]
     assert json.loads(run("show", mine, "--json").output)["steps"][1]["tries"] == 1
     assert "waits until it is woken" in run("show", begin(client, "wait")).output
+
+
+def test_what_an_execution_belongs_to_is_shown(
+    app: Flask, durable: FlaskDurable, run: Run, client: FlaskClient
+) -> None:
+    """Its parent, or whose failure it follows; and that it was asked to end."""
+    shown: list[str] = []
+
+    def fail() -> None:
+        durable.cancel(current_execution.id)
+        shown.append(run("show", current_execution.id).output)
+        raise NonRetryableError("no")
+
+    @app.post("/parent")
+    @durable.endpoint(on_failure=print)
+    def parent() -> t.Any:
+        step.invoke("child", "order", values={"item": "nap"})
+
+    @app.post("/late")
+    @durable.endpoint(on_failure=print)
+    def late() -> t.Any:
+        step.run("fail", fail)
+
+    mine = client.post("/parent").headers["Durable-Execution"]
+    client.post("/late")
+    assert "\nis asked to end at its next step\n" in shown[0]
+
+    with app.app_context():
+        (child,) = durable.executions(endpoint="order")
+        durable.cancel(mine)
+        handler = durable.executions(endpoint="parent")[0]
+
+    assert f"\nbegun by {mine}\n" in run("show", child.id).output
+    assert f"\nafter the failure of {mine}\n" in run("show", handler.id).output
 
 
 def test_times_have_their_zone(

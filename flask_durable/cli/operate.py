@@ -90,6 +90,11 @@ def show(id: str, as_json: bool) -> None:
 
     endpoint = printable(info.endpoint)
     click.echo(f"{endpoint}: {info.status} in attempt {info.attempt}")
+
+    if info.parent_id is not None:
+        begun = "begun by" if info.role == "view" else "after the failure of"
+        click.echo(f"{begun} {info.parent_id}")
+
     click.echo(f"created {local(info.created_at)}")
 
     if info.finished_at is not None:
@@ -97,6 +102,8 @@ def show(id: str, as_json: bool) -> None:
         click.echo(f"finished after {seconds:.2f} s")
     elif info.status == "suspended":
         click.echo(_until(info))
+    elif info.cancel_requested:
+        click.echo("is asked to end at its next step")
 
     if info.rejections and info.finished_at is None:
         click.echo(
