@@ -204,6 +204,16 @@ def test_a_failed_child_fails_its_step(
     assert finish(drive, answer).text.startswith(message)
 
 
+@pytest.mark.usefixtures("context")
+def test_a_map_begins_no_children(shop: Shop, client: FlaskClient) -> None:
+    """Its items are steps themselves, and the error says what to use."""
+    shop.work = lambda: step.map("each", invoke, [1, 2])
+    mine = client.post("/work").headers["Durable-Execution"]
+    message = shop.durable.get(mine).error_message
+    assert message is not None
+    assert "several items at once there is step.parallel" in message
+
+
 def test_an_empty_answer_is_none(shop: Shop, client: FlaskClient, drive: Drive) -> None:
     """204 has nothing to give."""
     shop.child = lambda number: ("", 204)
