@@ -12,6 +12,7 @@ import typing as t
 import sqlalchemy as sa
 
 from . import clock
+from .errors import Cancelled
 from .errors import DeadlineExceeded
 from .errors import LeaseLostError
 from .errors import NonDeterminismError
@@ -202,6 +203,15 @@ class Attempt:
         # Rarely the case. The pid needs no check: a forked child can't call steps.
         if self.lease.lost or clock.boottime() >= self.lease.expires_at:
             self.state.heartbeat.ensure(self.lease)
+
+    def check_cancelled(self) -> None:
+        """Begin nothing new when the execution was asked to end.
+
+        :raises Cancelled: if it was
+        """
+        if self.cancelled:
+            self.stopped = True
+            raise Cancelled(f"Execution {self.id} was cancelled.")
 
     @property
     def is_late(self) -> bool:

@@ -9,7 +9,6 @@ import os
 
 from .attempt import Attempt
 from .checks import caller
-from .errors import Cancelled
 from .errors import MisplacedStepError
 from .errors import NestedStepError
 from .errors import NonDeterminismError
@@ -101,9 +100,7 @@ class Scope:
                 " that got the request runs its steps."
             )
 
-        if self.attempt.cancelled:
-            self.attempt.stopped = True
-            raise Cancelled(f"Execution {self.attempt.id} was cancelled.")
+        self.attempt.check_cancelled()
 
         if self.suspended is not None:
             raise Suspended(self.suspended.wake_at)

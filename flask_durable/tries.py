@@ -130,6 +130,8 @@ class StepTries:
         """Run the step to an outcome.
 
         :raises Suspended: if its next try is too far away
+        :raises Cancelled: if the execution was asked to end before its next try
+        :raises DeadlineExceeded: if its time is over before that
         """
         if self.wake_at is not None:
             self._pause(self.wake_at)
@@ -147,6 +149,8 @@ class StepTries:
             else:
                 return self._completed(value)
 
+            self.attempt.check_cancelled()
+            self.attempt.check_deadline(self.step.id)
             self.step = self.step._replace(tries=self.step.tries + 1)
 
     def _try(self) -> t.Any:

@@ -207,6 +207,20 @@ def test_a_cancel_is_heard_at_the_end_of_a_transaction(office: Office) -> None:
     assert office.calls == ["cancel", "first"]
 
 
+def test_a_cancel_comes_before_the_next_try(office: Office) -> None:
+    """Also where that would be made at once, in place."""
+
+    def fail() -> None:
+        office.cancel("try")
+        raise ConnectionError("the line is dead")
+
+    retry = Retry(3, initial=0.01)
+    answer = office.begin(lambda: step.options(retry=retry).run("pay", fail))
+    assert answer.status_code == 410
+    assert office.status(answer) == ("cancelled", {"pay": "retrying"})
+    assert office.calls == ["try"]
+
+
 # Deadlines
 
 
@@ -246,6 +260,25 @@ def test_a_deadline_passes_while_branches_run(office: Office) -> None:
     assert office.status(answer) == ("failed", {"a": "completed", "b": "completed"})
     office.drive.run_due()
     assert sorted(office.calls) == ["a", "after failed", "b"]
+
+
+def test_a_deadline_passes_between_tries_in_place(office: Office) -> None:
+    """None is made after it, as if the attempt had ended meanwhile."""
+
+    def fail() -> None:
+        office.call("try")
+        raise ConnectionError("the line is dead")
+
+    @office.app.post("/hurried")
+    @office.durable.endpoint(deadline=HURRY)
+    def hurried() -> t.Any:
+        retry = Retry(5, initial=HURRY * 0.7, factor=1, jitter=0)
+        step.options(retry=retry).run("pay", fail)
+
+    answer = office.app.test_client().post("/hurried")
+    assert office.drive.status(answer)["error_type"].endswith("DeadlineExceeded")
+    assert office.status(answer) == ("failed", {"pay": "retrying"})
+    assert office.calls == ["try", "try"]
 
 
 def test_a_deadline_in_a_branch_may_be_caught(office: Office) -> None:
