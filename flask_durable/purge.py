@@ -123,13 +123,15 @@ def _among(
 
 def _old() -> Select:
     other = e.alias("other")
-    needed = sa.select(other.c.id).where(other.c.finished_at.is_(None))
+    ended = other.c.finished_at
+    needed = sa.select(other.c.id).where(sa.or_(ended.is_(None), ~_is_old(ended)))
     return (
         sa.select(e.c.id)
         .where(
             e.c.app == column_param(e.c.app),
             _is_old(),
-            # Parents read their children's answers, failure handlers their parents.
+            # Parents read their children's answers, failure handlers their parents; and
+            # who is resumed goes on with the children that failed.
             ~needed.where(other.c.id == e.c.parent_id).exists(),
             ~needed.where(other.c.parent_id == e.c.id).exists(),
         )
@@ -155,8 +157,10 @@ def _delete(sqlite: bool) -> t.Any:
     return e.delete().where(mine).returning(e.c.id)
 
 
-def _is_old() -> sa.ColumnElement[bool]:
-    return e.c.finished_at < db_now() - param("age", sa.Double())
+def _is_old(
+    ended: sa.ColumnElement[t.Any] = e.c.finished_at,
+) -> sa.ColumnElement[bool]:
+    return ended < db_now() - param("age", sa.Double())
 
 
 def _delete_steps(sqlite: bool) -> t.Any:

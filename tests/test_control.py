@@ -1199,6 +1199,57 @@ def test_what_ended_long_ago_is_deleted(
     assert durable.purge(older_than=0) == 2
 
 
+@pytest.mark.usefixtures("context")
+def test_a_child_stays_as_long_as_its_parent(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """Who resumes the parent goes on with it, and repeats nothing of it."""
+
+    def work() -> t.Any:
+        try:
+            return jsonify(invoke())
+        except StepError:
+            step.sleep("regret", dt.timedelta(days=8))
+            raise
+
+    payment = Payment(shop)
+    shop.work = work
+    answer = client.post("/work")
+    finish(drive, answer)
+    drive.advance(8 * 86_400 + 1)
+    assert finish(drive, answer).status_code == 500
+    assert shop.durable.purge() == 0
+    payment.broken.clear()
+    shop.durable.resume(answer.headers["Durable-Execution"], force=True)
+    finish(drive, answer)
+    drive.advance(61)
+    assert finish(drive, answer).json == "paid"
+    assert len(shop.durable.executions(endpoint="child")) == 1
+    assert [c for c in shop.calls if "after" not in c] == ["reserve", "pay", "pay"]
+    drive.advance(8 * 86_400)
+    assert shop.durable.purge() == 3
+
+
+@pytest.mark.usefixtures("context")
+def test_a_parent_stays_as_long_as_what_follows_its_failure(
+    shop: Shop, client: FlaskClient, drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever resumes that reads what had failed."""
+    shop.work = lambda: step.run("pay", shop.fail, "pay")
+    client.post("/work")
+    drive.advance(8 * 86_400)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(shop, "call", shop.fail)
+        drive.run_due()
+
+    assert shop.durable.purge() == 0
+    handler = shop.durable.executions()[0].id
+    shop.durable.resume(handler)
+    drive.run_due()
+    assert shop.durable.get(handler).status == "completed"
+
+
 def fail_beside_a_callback(shop: Shop, client: FlaskClient, drive: Drive) -> t.Any:
     """Fail days after the callback was completed and a child ended."""
     tokens = []
