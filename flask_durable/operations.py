@@ -139,10 +139,10 @@ class Operations:
         repeated.
 
         :param force: also if the view caught the failure and has recorded steps after
-            it; those are forgotten, and done again
+            it; those are forgotten, and done again. Also if its ``on_failure`` has not
+            ended
         :raises ExecutionNotFound: if there is none with this id
-        :raises ControlError: if it has not failed, or has gone on since, or if its
-            ``on_failure`` has not ended
+        :raises ControlError: if it has not failed, or needs force
         """
         state = _state()
         _own(state, execution_id)

@@ -117,10 +117,12 @@ class Resuming:
     def _plans(self, execution: Execution, force: bool) -> list[Plan]:
         """Plan what to do with an execution and its children, itself first.
 
-        :raises ControlError: if that forgets more than failures, and is not forced, or
-            if the failure is being seen to
+        :raises ControlError: if that forgets more than failures, or an ``on_failure``
+            runs, and it is not forced
         """
-        self._check_follower(execution)
+        if not force:
+            self._check_follower(execution)
+
         journal = self._store.journal(execution.id)
         plan = Plan(execution, *_stop(execution, journal, force))
         forgotten = [line for line in journal if _is_in(line, plan.later)]
@@ -163,9 +165,9 @@ class Resuming:
         return plans
 
     def _check_follower(self, execution: Execution) -> None:
-        """Make sure that nothing sees to the failure: it was told of what had failed.
+        """Make sure that no ``on_failure`` acts on the failure, which it was told of.
 
-        :raises ControlError: if something does
+        :raises ControlError: if one does
         """
         if not execution.on_failure:
             return
@@ -178,7 +180,8 @@ class Resuming:
             if not follower.ended:
                 raise ControlError(
                     f"The on_failure of execution {execution.id} has not ended: wait"
-                    f" for execution {follower.id}, or cancel it, and resume then."
+                    f" for execution {follower.id}, or cancel it, before you resume. A"
+                    " resume beside it needs --force."
                 )
 
 

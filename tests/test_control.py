@@ -738,6 +738,21 @@ def test_what_is_seen_to_is_not_resumed_meanwhile(
         shop.durable.resume(handler)
 
 
+@pytest.mark.usefixtures("context")
+def test_what_is_seen_to_is_resumed_by_force(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """Then both go on."""
+    shop.work = lambda: step.run("pay", shop.fail, "pay")
+    mine = client.post("/work").headers["Durable-Execution"]
+    handler = shop.durable.executions()[0].id
+    shop.work = lambda: step.run("pay", shop.call, "pay")
+    shop.durable.resume(mine, force=True)
+    drive.run_due()
+    assert shop.durable.get(mine).status == "completed"
+    assert shop.durable.get(handler).status == "completed"
+
+
 def test_a_success_is_followed_by_nothing(
     shop: Shop, client: FlaskClient, drive: Drive
 ) -> None:
