@@ -84,8 +84,8 @@ class Scope:
         if (outer := running_step.get()) is not None:
             raise NestedStepError(
                 f'Step "{step_id}" was called inside the function of step'
-                f' "{outer.id}": call both in the view, one after the other. For steps'
-                " of each of several items at once there is step.parallel."
+                f' "{outer.id}": call both in the view, one after the other. To call'
+                " steps for several items at once, use step.parallel."
             )
 
         if self.attempt.closed:
