@@ -211,7 +211,7 @@ def test_a_map_begins_no_children(shop: Shop, client: FlaskClient) -> None:
     mine = client.post("/work").headers["Durable-Execution"]
     message = shop.durable.get(mine).error_message
     assert message is not None
-    assert "several items at once there is step.parallel" in message
+    assert "several items at once, use step.parallel" in message
 
 
 def test_an_empty_answer_is_none(shop: Shop, client: FlaskClient, drive: Drive) -> None:

@@ -394,7 +394,7 @@ def test_progress_that_can_not_be_stored_is_logged(
     drive.run_due()
     assert drive.status(answer)["status"] == "completed"
     assert not lines(drive.state, answer)
-    assert "A line of progress" in caplog.text and reason in caplog.text
+    assert "A progress message" in caplog.text and reason in caplog.text
 
 
 def test_progress_without_a_journal_is_logged(
@@ -412,7 +412,7 @@ def test_progress_without_a_journal_is_logged(
     answer = shop.post(lambda: step.progress("hello"))
     drive.run_due()
     assert drive.status(answer)["status"] == "completed"
-    assert "is lost: away" in caplog.text
+    assert "was dropped: away" in caplog.text
 
 
 def test_progress_outside_of_an_execution_is_a_mistake(shop: Shop) -> None:
