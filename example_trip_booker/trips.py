@@ -42,7 +42,7 @@ FREE_LIMIT = 1000
 @trips.route("/book-trip", methods=["GET", "POST"])
 @durable.endpoint(retry=PATIENCE)
 def book_trip() -> ResponseReturnValue:
-    """Find a flight, reserve a seat, get approval if it is expensive, pay, confirm."""
+    """Find a flight, reserve a seat, get approval if needed, pay, confirm."""
     trip = trip_fields()
 
     flights = step.run("search-availability", airline.search, **trip)
