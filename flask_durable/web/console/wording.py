@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import pathlib
 import re
 import typing as t
+
+from ...checks import PACKAGE
 
 STATUSES = {
     "pending": "Pending",
@@ -21,8 +22,6 @@ STATUSES = {
     "interrupted": "Interrupted",
     "cut": "Cut off",
 }
-
-PACKAGE = str(pathlib.Path(__file__).parent.parent.parent)
 
 _FRAME = re.compile(r'  File "([^"]*)".*\n(?:    .*\n)*')
 
