@@ -170,14 +170,18 @@ class Attempt:
             self.state.probe.recorded(step)
 
     @contextlib.contextmanager
-    def receiving(self, topic: str) -> cabc.Iterator[Wait]:
-        """Let one branch at a time take the next event of a topic."""
+    def receiving(self, topic: str, shared: bool) -> cabc.Iterator[Wait]:
+        """Let one branch at a time take the next event of a topic.
+
+        :param shared: whether others get its events, too, also before this execution
+        """
         with self._receiving:
             # A copy, since other branches add steps meanwhile.
             steps = list(self.steps.values())
             got = [step.event for step in steps if step.topic == topic]
             after = max((number for number in got if number is not None), default=0)
-            yield Wait(topic, after, self.execution.created_at)
+            # All of a topic of its own is for it, however the clock was set meanwhile.
+            yield Wait(topic, after, self.execution.created_at if shared else 0.0)
 
     def limit_under(self, size: int) -> str:
         """Name the setting that leaves no room for so many bytes."""

@@ -236,7 +236,7 @@ class Wait:
     after: int
     """The number of the last event of the topic that it got."""
     since: float
-    """The database's time when the execution began."""
+    """The database's time from which on they are for it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

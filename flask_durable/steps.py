@@ -36,6 +36,7 @@ from .transactions import run_transaction
 from .tries import run_step
 from .waits import check_event
 from .waits import check_timeout
+from .waits import EVENT
 from .waits import event_topic
 from .waits import Timeout
 from .waits import Waiting
@@ -246,8 +247,8 @@ class Steps:
         seconds = check_timeout(id, timeout)
         scope = get_scope()
         topic = event_topic(scope.attempt.state.store.app, event, key)
-        name, found = scope.enter(id, "event")
-        return Waiting(scope, name, found, "event", topic, seconds).result()
+        name, found = scope.enter(id, EVENT)
+        return Waiting(scope, name, found, EVENT, topic, seconds).result()
 
     def invoke(
         self,

@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 Timeout = float | dt.timedelta | None
 
+EVENT = "event"
+"""The kind of steps that wait for what is sent to many."""
+
 
 def event_topic(app: str, name: str, key: str | None) -> str:
     """Return the topic of an event."""
@@ -119,7 +122,7 @@ class Waiting:
             raise self.scope.suspend(self.attempt.now() + PUT_OFF, mark) from None
 
     def _next(self) -> t.Any:
-        with self.attempt.receiving(self.topic) as given:
+        with self.attempt.receiving(self.topic, self.step.kind == EVENT) as given:
             event, wait = self._look(given)
 
             if event is not None:

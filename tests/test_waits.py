@@ -644,6 +644,35 @@ def test_a_late_form_hears_of_it(
         durable.complete_callback(links[0], 1)
 
 
+@pytest.mark.parametrize("kind", ["callback", "child"])
+def test_a_clock_that_is_set_back_hides_nothing(
+    app: Flask, durable: FlaskDurable, view: View, drive: Drive, kind: str
+) -> None:
+    """Whatever comes for an execution alone is for it, also if it seems older."""
+    tokens: list[str] = []
+
+    @app.post("/child")
+    @durable.endpoint
+    def child() -> list[int]:
+        drive.advance(-5)
+        return [7]
+
+    def wait() -> t.Any:
+        callback = step.callback("paid")
+        tokens.append(callback.token)
+        return callback.wait()
+
+    answer = view(lambda: step.invoke("child", "child") if kind == "child" else wait())
+
+    if kind == "callback":
+        drive.advance(-5)
+
+        with app.app_context():
+            durable.complete_callback(tokens[0], [7])
+
+    assert final(drive, answer).json == [7]
+
+
 def test_two_callbacks_take_two_suspensions(
     view: View, drive: Drive, client: FlaskClient, links: list[t.Any]
 ) -> None:
