@@ -174,6 +174,9 @@ events = sa.Table(
     sa.Column("dedup", sa.Text, nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("data", sa.LargeBinary, nullable=False),
+    # Else SQLite would give a deleted event's number to a new one, which whoever got
+    # the old one would not take.
+    sqlite_autoincrement=True,
 )
 
 sa.Index("ix_durable_events_topic", events.c.topic, events.c.number)

@@ -1341,6 +1341,34 @@ def test_what_waits_without_an_end_finds_what_was_sent(
 
 
 @pytest.mark.usefixtures("context")
+def test_a_new_event_is_no_old_one(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """Its number is none that an event had which was deleted."""
+    broken = [True]
+
+    def work() -> t.Any:
+        first = step.wait_for_event("first", "e")
+        step.sleep("nap", dt.timedelta(days=8))
+        step.run("pay", shop.fail if broken else shop.call, "pay")
+        return [first, step.wait_for_event("second", "e")]
+
+    shop.work = work
+    answer = client.post("/work")
+    shop.durable.send_event("e", data=1)
+    drive.run_due()
+    drive.advance(8 * 86_400 + 1)
+    assert finish(drive, answer).status_code == 500
+    shop.durable.purge()
+    assert count(drive, events) == 0
+    broken.clear()
+    shop.durable.resume(answer.headers["Durable-Execution"])
+    drive.run_due()
+    shop.durable.send_event("e", data=2)
+    assert finish(drive, answer).json == [1, 2]
+
+
+@pytest.mark.usefixtures("context")
 def test_children_of_what_waits_without_an_end_stay(
     shop: Shop, client: FlaskClient, drive: Drive
 ) -> None:

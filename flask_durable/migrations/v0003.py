@@ -34,6 +34,7 @@ def _make_events(op: Operations) -> None:
         sa.Column("dedup", sa.Text, nullable=False),
         sa.Column("created_at", sa.Double, nullable=False),
         sa.Column("data", sa.LargeBinary, nullable=False),
+        sqlite_autoincrement=True,
     )
     _make_index(op, "topic", ["topic", "number"])
     _make_index(op, "dedup", ["topic", "dedup"], unique=True)
