@@ -120,10 +120,11 @@ class Resuming:
         :raises ControlError: if that forgets more than failures, or an ``on_failure``
             runs, and it is not forced
         """
-        if not force:
-            self._check_follower(execution)
-
         journal = self._store.journal(execution.id)
+
+        if not force:
+            self._check_follower(execution, journal)
+
         plan = Plan(execution, *_stop(execution, journal, force))
         forgotten = [line for line in journal if _is_in(line, plan.later)]
         later = [line.id for line in forgotten]
@@ -137,10 +138,10 @@ class Resuming:
             )
 
         if later and not force:
-            names = ", ".join(f'"{name}"' for name in later[:5])
             raise ControlError(
                 f"Execution {execution.id} went on after its step failed: it recorded"
-                f" {names}. A resume would do that again, and needs --force."
+                f" {_names(forgotten)}. A resume would do that again, and needs"
+                " --force."
             )
 
         plans = [plan]
@@ -164,7 +165,7 @@ class Resuming:
 
         return plans
 
-    def _check_follower(self, execution: Execution) -> None:
+    def _check_follower(self, execution: Execution, journal: list[StepRecord]) -> None:
         """Make sure that no ``on_failure`` acts on the failure, which it was told of.
 
         :raises ControlError: if one does
@@ -173,6 +174,9 @@ class Resuming:
             return
 
         values = {"parent_id": execution.id, "parent_step": AFTER_FAILURE}
+        _, later = _stop(execution, journal, force=True)
+        names = _names([line for line in journal if _is_in(line, later)])
+        also = f", which also does {names} again" if names else ""
 
         for row in self._store.ask(self._store.sql.child, **values):
             follower = Execution(*row)
@@ -181,7 +185,7 @@ class Resuming:
                 raise ControlError(
                     f"The on_failure of execution {execution.id} has not ended: wait"
                     f" for execution {follower.id}, or cancel it, before you resume. A"
-                    " resume beside it needs --force."
+                    f" resume beside it needs --force{also}."
                 )
 
 
@@ -189,6 +193,10 @@ def _came_through(child: Execution, step: StepRecord) -> bool:
     """Tell whether a child was completed after its parent's step had failed."""
     ended, failed = child.finished_at or 0.0, step.finished_at or 0.0
     return child.status == "completed" and ended > failed
+
+
+def _names(lines: list[StepRecord]) -> str:
+    return ", ".join(f'"{line.id}"' for line in lines[:5])
 
 
 def _is_in(line: StepRecord, positions: list[Range]) -> bool:

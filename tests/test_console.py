@@ -413,7 +413,7 @@ def test_resume_that_would_forget_steps_asks(
     mine = begin(client, "/caught")
     answer = press(client, mine, "resume")
     assert answer.status_code == 409
-    assert "Forget those steps and resume" in text(answer)
+    assert "Resume by force" in text(answer)
     assert press(client, mine, "resume", force="1").status_code == 303
     assert drive.state.store.execution(mine).status == "suspended"
 

@@ -753,6 +753,26 @@ def test_what_is_seen_to_is_resumed_by_force(
     assert shop.durable.get(handler).status == "completed"
 
 
+@pytest.mark.usefixtures("context")
+def test_who_resumes_by_force_is_told_what_is_done_again(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """Also where it is for what follows the failure that it takes force."""
+    Slip(shop)
+    answer = client.post("/work")
+    drive.advance(61)
+    mine = answer.headers["Durable-Execution"]
+    replay(shop.app, mine, 2)
+    drive.advance(100)
+    replay(shop.app, mine, 3)
+    assert shop.durable.get(mine).status == "failed"
+
+    with pytest.raises(
+        ControlError, match='--force, which also does "letter", "charge", "nap" again'
+    ):
+        shop.durable.resume(mine)
+
+
 def test_a_success_is_followed_by_nothing(
     shop: Shop, client: FlaskClient, drive: Drive
 ) -> None:
