@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import http
 import json
 import typing as t
 
 from werkzeug.exceptions import HTTPException
-from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wrappers import Response
 
 
 def problem_response(status: int, detail: str, **members: t.Any) -> Response:
     """Make an ``application/problem+json`` answer.
 
-    :param status: HTTP status code
+    :param status: a status code that :class:`http.HTTPStatus` knows
     :param detail: a sentence for the client
     :param members: further members; those that are ``None`` are left out
     """
     body = {
         "type": "about:blank",
-        "title": HTTP_STATUS_CODES.get(status, "Error"),
+        "title": http.HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
     }

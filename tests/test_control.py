@@ -172,7 +172,7 @@ def test_a_child_is_begun_once(shop: Shop, client: FlaskClient, drive: Drive) ->
     ("child", "message"),
     [
         (lambda number: 1 / 0, "division by zero"),
-        (lambda number: ("no", 404), "it answered 404 NOT FOUND"),
+        (lambda number: ("no", 404), "it answered 404"),
         (lambda number: "text", "it answered text/html, not JSON"),
         (
             lambda number: Response("oops", mimetype="application/json"),

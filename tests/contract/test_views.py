@@ -582,7 +582,7 @@ def test_a_stored_location_is_absolute(
     @durable.endpoint
     def work() -> ResponseReturnValue:
         step.sleep("nap", 60)
-        return redirect(location)
+        return redirect(location, 302)
 
     final = drive.finish(client.post("/trips/book"))
     assert final.status_code == 302
