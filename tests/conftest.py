@@ -150,8 +150,11 @@ def database(database_url: str) -> cabc.Iterator[Database]:
 
 
 @pytest.fixture
-def app(database_url: str, tmp_path: pathlib.Path) -> Flask:
-    """Make an app whose journal is this test's database."""
+def app(database_url: str, tmp_path: pathlib.Path) -> cabc.Iterator[Flask]:
+    """Make an app whose journal is this test's database.
+
+    The extension's threads and connections end with the test.
+    """
     app = Flask(__name__, instance_path=str(tmp_path / "instance"))
     app.config.update(
         DURABLE_DATABASE_URL=database_url,
@@ -159,14 +162,16 @@ def app(database_url: str, tmp_path: pathlib.Path) -> Flask:
         SECRET_KEY="tests",
         TESTING=True,
     )
-    return app
+    yield app
+
+    if state := app.extensions.get("durable"):
+        state.close()
 
 
 @pytest.fixture
-def durable(app: Flask) -> cabc.Iterator[FlaskDurable]:
-    """Set up the extension; its threads and connections end with the test."""
-    yield FlaskDurable(app)
-    app.extensions["durable"].close()
+def durable(app: Flask) -> FlaskDurable:
+    """Set up the extension."""
+    return FlaskDurable(app)
 
 
 @pytest.fixture

@@ -150,7 +150,7 @@ def test_branches_that_commit_share_the_file(shop: Shop, make_shop: MakeShop) ->
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for a locked file for moments only."""
-    monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.2)
+    monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.05)
     monkeypatch.setattr(store, "OUTAGE_PATIENCE", 0.5)
 
 
