@@ -12,10 +12,12 @@ import typing as t
 import sqlalchemy as sa
 
 from . import clock
+from . import threads
 from .errors import Cancelled
 from .errors import DeadlineExceeded
 from .errors import LeaseLostError
 from .errors import NonDeterminismError
+from .errors import ProcessEnds
 from .heartbeat import Lease
 from .records import Execution
 from .records import Marked
@@ -207,6 +209,17 @@ class Attempt:
         # Rarely the case. The pid needs no check: a forked child can't call steps.
         if self.lease.lost or clock.boottime() >= self.lease.expires_at:
             self.state.heartbeat.ensure(self.lease)
+
+    def ensure_process(self, error: BaseException) -> None:
+        """Make sure that an error does not come from the end of the process.
+
+        Async functions and pools of threads fail there. Nothing is recorded of that:
+        the next attempt, in another process, does not meet it.
+
+        :raises ProcessEnds: if it is
+        """
+        if isinstance(error, RuntimeError) and threads.are_refused():
+            raise ProcessEnds(str(error)) from error
 
     def check_cancelled(self) -> None:
         """Begin nothing new when the execution was asked to end.

@@ -179,6 +179,8 @@ class Call:
 
     def _failed(self, error: BaseException) -> Response:
         """Schedule another attempt, or leave the error to Flask."""
+        self._attempt.ensure_process(error)
+
         if isinstance(error, HTTPException):
             try:
                 self._attempt.check_unasked()

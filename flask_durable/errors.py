@@ -34,8 +34,9 @@
       LeaseLostError               ends an attempt that somebody else took over
         JournalLostError           ends an attempt that can't record any more
       Cancelled                    ends an attempt whose execution is cancelled
+      ProcessEnds                  ends an attempt whose process gives no more threads
 
-The last four are control flow: ``except Exception`` must not catch them.
+The last five are control flow: ``except Exception`` must not catch them.
 This module imports nothing of the package but the clock.
 """
 
@@ -261,6 +262,10 @@ class Suspended(BaseException):
 
 class Cancelled(BaseException):
     """Ends an attempt at a step, because its execution was cancelled."""
+
+
+class ProcessEnds(BaseException):
+    """Ends an attempt whose process is about to end and gives no more threads."""
 
 
 class LeaseLostError(BaseException):

@@ -10,6 +10,7 @@ import collections.abc as cabc
 import sys
 import threading
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 
 
 def start_thread(target: cabc.Callable[[], None], name: str) -> None:
@@ -39,6 +40,21 @@ def run_in_native_thread(target: cabc.Callable[[], None]) -> None:
         thread.join()
     else:
         sys.modules["gevent"].get_hub().threadpool.apply(target)
+
+
+def are_refused() -> bool:
+    """Tell whether there are no threads to be had.
+
+    An interpreter that ends gives none any more, while its daemon threads go on: not to
+    pools, and from Python 3.12 on to nobody.
+    """
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(int)
+    except RuntimeError:
+        return True
+
+    return False
 
 
 def are_greenlets() -> bool:

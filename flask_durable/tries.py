@@ -233,6 +233,7 @@ class StepTries:
 
     def _failed(self, error: BaseException) -> None:
         """Return when it is time for the next try; if there is none, raise."""
+        self.attempt.ensure_process(error)
         tries = self.step.tries
 
         if isinstance(error, MISUSE):

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import collections.abc as cabc
+import contextlib
+import functools
 import logging
+import pathlib
+import sqlite3
+import subprocess
+import sys
 import threading
 import typing as t
 
@@ -26,15 +32,19 @@ from flask_durable import Retry
 from flask_durable import step
 from flask_durable import StepError
 from flask_durable import store as store_module
+from flask_durable import threads
+from flask_durable.errors import ProcessEnds
 from flask_durable.records import Execution
 from flask_durable.records import Failure
 from flask_durable.records import ResponseRecord
+from flask_durable.records import StepRecord
 from flask_durable.tables import executions
 
 from .driving import Drive
 from .driving import status_link
 from .fakes import FakeStatement
 from .fakes import replace
+from .processes import ROOT
 
 BOB = "bob:2:2"
 
@@ -82,6 +92,10 @@ class Shop:
         query = executions.select()
         row = self.drive.state.store.database.run(lambda c: c.execute(query).one())
         return self.drive.state.store.execution(row.id)
+
+    def steps(self) -> list[StepRecord]:
+        """Read its steps."""
+        return self.drive.state.store.journal(self.the().id)
 
     def failure(self) -> Failure:
         """Read why it failed."""
@@ -409,6 +423,75 @@ def test_an_exit_from_a_view_is_a_crash(
     assert shop.the().status == "suspended"
     assert shop.recover() == "done"
     assert shop.calls == ["fly"]
+
+
+@pytest.mark.parametrize("where", ["view", "step", "branch"])
+def test_an_error_for_want_of_threads_is_a_crash(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """An interpreter that ends gives none: that is not the fault of what ran."""
+
+    def begin() -> str:
+        if current_execution.attempt == 1:
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+
+        return "done"
+
+    @functools.partial(shop.serve, retry=Retry(1))
+    def work() -> str:
+        calls: dict[str, t.Any] = {
+            "view": begin,
+            "step": lambda: step.run("begin", begin),
+            "branch": lambda: step.parallel(lambda: step.run("begin", begin), str)[0],
+        }
+        return str(calls[where]())
+
+    with monkeypatch.context() as ending, pytest.raises(ProcessEnds):
+        ending.setattr(threads, "are_refused", lambda: True)
+        shop.client.post("/work")
+
+    assert shop.recover() == "done"
+    assert [each.tries for each in shop.steps()] == ([] if where == "view" else [1])
+
+
+ENDING = """\
+import sys
+import threading
+
+from flask import Flask
+
+from flask_durable import FlaskDurable
+
+app = Flask("ending", instance_path=sys.argv[1])
+app.secret_key = "tests"
+durable = FlaskDurable(app)
+
+@app.post("/work")
+@durable.endpoint
+async def work():
+    return "done"
+
+def ask():
+    threading.main_thread().join()
+    app.test_client().post("/work")
+
+app.test_client().get("/")
+threading.Thread(target=ask).start()
+"""
+
+
+def test_an_async_view_does_not_fail_because_its_process_ends(
+    tmp_path: pathlib.Path,
+) -> None:
+    """Other threads still run then, but it would need a new one."""
+    command = [sys.executable, "-c", ENDING, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert "ProcessEnds(" in done.stderr
+    journal = sqlite3.connect(tmp_path / "durable.sqlite3")
+
+    with contextlib.closing(journal):
+        found = journal.execute("SELECT status, errors FROM durable_executions")
+        assert found.fetchall() == [("suspended", 0)]
 
 
 def test_what_left_a_view_is_logged(
