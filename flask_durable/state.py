@@ -150,6 +150,8 @@ class State:
                 create = self.config.create_tables
                 beats, database = self._connect(app)
                 self.databases = [beats, database]
+                # Tests make many apps, and Python warns of connections left open.
+                weakref.finalize(self, _close, self.databases).atexit = False
                 beats.vault = database.vault = Vault(self.config.encryption_keys)
                 # Whoever has a lease has checked the tables, and must be able to renew
                 # it even if they were migrated since.
@@ -216,8 +218,7 @@ class State:
         self.stop(grace)
 
         if self._store is not None:
-            for database in self.databases:
-                database.close()
+            _close(self.databases)
 
     def forget_parent(self) -> None:
         """Forget, in a forked child, what belongs to its parent."""
@@ -229,6 +230,11 @@ class State:
             self.__dict__.pop(name, None)
 
         self._reset()
+
+
+def _close(databases: cabc.Iterable[Database]) -> None:
+    for database in databases:
+        database.close()
 
 
 _states: weakref.WeakSet[State] = weakref.WeakSet()

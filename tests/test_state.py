@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import event
 
 from flask_durable import FlaskDurable
 from flask_durable import state as module
@@ -294,6 +295,18 @@ def test_a_state_does_not_hold_its_app(sqlite_url: str) -> None:
     reference = weakref.ref(app)
     del app
     wait_until(lambda: gc.collect() is not None and reference() is None)
+
+
+def test_a_state_that_is_gone_leaves_no_connection_open(app: Flask) -> None:
+    """Tests make many apps, and from Python 3.13 on those of SQLite warn."""
+    FlaskDurable(app)
+    state = opened_state(app)
+    state.store.check()
+    closed: list[object] = []
+    pool = state.store.database.engine.pool
+    event.listen(pool, "close", lambda *_: closed.append(1))
+    del app.extensions["durable"], state, pool
+    wait_until(lambda: gc.collect() is not None and closed != [])
 
 
 @forks
