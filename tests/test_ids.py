@@ -49,6 +49,30 @@ def test_ids_of_one_moment_sort_as_they_were_made(
     assert {uuid.UUID(id).int >> 80 for id in made} == {10**12}
 
 
+def test_ids_sort_beside_a_thread_that_stands_still(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has looked at the clock, and another one makes ids before it goes on."""
+    made: list[str] = []
+    moments = iter([10**18, 10**18 + 10**6] * 20)
+
+    def look() -> int:
+        moment = next(moments)
+
+        if moment == 10**18:
+            made.append(new_id())
+
+        return moment
+
+    for _ in range(20):
+        monkeypatch.setattr(time, "time_ns", look)
+        new_id()
+        monkeypatch.setattr(time, "time_ns", lambda: 10**18 + 10**6)
+        made.append(new_id())
+
+    assert made == sorted(made)
+
+
 def test_a_clock_that_is_set_back_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lists by time find an id by its first bits."""
     moments = iter([2 * 10**18, 10**18])
