@@ -59,6 +59,8 @@ class PollTries(StepTries):
             return super().run()
 
         self._pause(self.until or 0.0)
+        # No other try begins.
+        self.step = self.step._replace(tries=self.step.tries - 1)
         return self._time_out()
 
     def _is_over(self, moment: float) -> bool:

@@ -12,7 +12,7 @@ import typing as t
 from .threads import are_greenlets
 
 SAFE = 1
-"""Most watchers if the number of the server's threads is unknown: at least two."""
+"""Most watchers if the number of the server's threads, two or more, is unknown."""
 
 DEVELOPMENT = 50
 """Most watchers of Flask's development server, which starts a thread per request."""
