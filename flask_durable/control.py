@@ -111,8 +111,8 @@ class Control:
         gone on after that, and failed because of something else, goes on from there.
 
         :param force: also if the view has recorded steps after the failure, which are
-            then deleted
-        :raises ControlError: if it has not failed, or has gone on after the failure
+            then deleted. Also if its ``on_failure`` has not ended
+        :raises ControlError: if it has not failed, or needs force
         """
         self._resuming(execution_id, force)
 

@@ -48,8 +48,8 @@ class Resuming:
         """Resume an execution.
 
         :param force: also if views recorded steps after their failures; these steps are
-            forgotten
-        :raises ControlError: if it has not failed, or has gone on after the failure
+            forgotten. Also if an ``on_failure`` has not ended
+        :raises ControlError: if it has not failed, or needs force
         """
         execution = self._store.execution(execution_id)
 

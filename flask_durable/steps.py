@@ -270,7 +270,8 @@ class Steps:
         :param query: the query's parameters
         :param json: the JSON body
         :param headers: further headers
-        :raises StepError: if the child failed, or answered with an error's status
+        :raises StepError: if the child failed, or answered with an error's status or
+            without JSON
         :raises ValueError: if there is no such endpoint, it is not durable, or the
             body is over its limit
         """

@@ -135,6 +135,8 @@ class StepTries:
         """
         if self.wake_at is not None:
             self._pause(self.wake_at)
+            self.attempt.check_cancelled()
+            self.attempt.check_deadline(self.step.id)
 
         while True:
             try:

@@ -281,6 +281,33 @@ def test_a_deadline_passes_between_tries_in_place(office: Office) -> None:
     assert office.calls == ["try", "try"]
 
 
+def test_a_deadline_passes_before_a_try_that_is_waited_for(office: Office) -> None:
+    """In place, by an attempt that something else woke a little before the try."""
+
+    def fail() -> None:
+        office.call("try")
+        raise ConnectionError("the line is dead")
+
+    retry = Retry(3, initial=1.2, jitter=0)
+
+    @office.app.post("/hurried")
+    @office.durable.endpoint(deadline=1.1)
+    def hurried() -> t.Any:
+        pay = step.options(retry=retry)
+        wait = step.wait_for_event
+        both(lambda: pay.run("pay", fail), lambda: wait("wait", "paid"))()
+
+    answer = office.app.test_client().post("/hurried")
+
+    with office.app.app_context():
+        office.durable.send_event("paid")
+
+    office.drive.advance(0.6)
+    office.drive.run_due()
+    assert office.drive.status(answer)["error_type"].endswith("DeadlineExceeded")
+    assert office.calls == ["try"]
+
+
 def test_a_deadline_in_a_branch_may_be_caught(office: Office) -> None:
     """The view ends in its own way, without further steps."""
 
