@@ -230,7 +230,11 @@ def cancel(id: str) -> None:
 
 @click.command("resume")
 @click.argument("id")
-@click.option("--force", is_flag=True, help="Forget steps recorded after the failure.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Forget steps recorded after the failure; don't wait for an on_failure.",
+)
 @with_appcontext
 @reports_errors
 def resume(id: str, force: bool) -> None:
