@@ -97,11 +97,13 @@ def _wrong_call(
     step_id: str, verb: str, keywords: cabc.Container[str], error: TypeError
 ) -> TypeError:
     advice = "correct the arguments"
-    stray = [name for name in ("retry", "at_most_once") if name in keywords]
+    # A transaction refuses the other option.
+    options = ("retry",) if verb == "transaction" else ("retry", "at_most_once")
+    stray = [name for name in options if name in keywords]
 
     if stray:
-        options = ", ".join(f"{name}=…" for name in stray)
-        advice = f'write step.options({options}).{verb}("{step_id}", …)'
+        given = ", ".join(f"{name}=…" for name in stray)
+        advice = f'write step.options({given}).{verb}("{step_id}", …)'
 
     wrong = TypeError(f"{error}. Trying again would not help: {advice}.")
     wrong.__cause__ = error

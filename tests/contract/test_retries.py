@@ -624,6 +624,7 @@ def write(connection: sa.Connection, amount: int) -> None:
     ("options", "message"),
     [
         ({"retry": 2}, 'write step.options(retry=…).transaction("book", …).'),
+        ({"at_most_once": True}, "help: correct the arguments"),
         ({}, "'amount'. Trying again would not help: correct the arguments"),
     ],
 )
