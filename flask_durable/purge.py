@@ -36,7 +36,7 @@ class Purge:
     def __init__(self, store: Store) -> None:
         prepare, sqlite = store.database.prepare, store.database.sqlite
         self._store = store
-        self._old = prepare(_old)
+        self.old = prepare(_old)
         self.delete = prepare(_delete, sqlite)
         self.delete_steps = prepare(_delete_steps, sqlite)
         self.delete_topics = prepare(_delete_topics, sqlite)
@@ -61,7 +61,7 @@ class Purge:
 
         :return: how many executions, and whether there may be more to delete
         """
-        found = self._store.ask(self._old, app=self._store.app, age=age, limit=BATCH)
+        found = self._store.ask(self.old, app=self._store.app, age=age, limit=BATCH)
         deleted = self._delete_all([row.id for row in found], age) if found else 0
         # Events come last: each batch looks through all those that stay.
         more = len(found) == BATCH or self._delete_some_events(age) == EVENTS_BATCH
@@ -122,22 +122,42 @@ def _among(
 
 
 def _old() -> Select:
-    other = e.alias("other")
-    ended = other.c.finished_at
-    needed = sa.select(other.c.id).where(sa.or_(ended.is_(None), ~_is_old(ended)))
+    above = _above()
+    child = e.alias("child")
+    needed_above = sa.select(above.c.parent_id).where(_is_needed(above.c.finished_at))
+    needed_below = sa.select(child.c.id).where(
+        child.c.parent_id == e.c.id, _is_needed(child.c.finished_at)
+    )
     return (
         sa.select(e.c.id)
         .where(
             e.c.app == column_param(e.c.app),
             _is_old(),
             # Parents read their children's answers, failure handlers their parents; and
-            # who is resumed goes on with the children that failed.
-            ~needed.where(other.c.id == e.c.parent_id).exists(),
-            ~needed.where(other.c.parent_id == e.c.id).exists(),
+            # who is resumed goes on with the children that failed, and with theirs.
+            ~needed_above.exists(),
+            ~needed_below.exists(),
         )
         .order_by(e.c.finished_at, e.c.id)
         .limit(param("limit", sa.Integer()))
     )
+
+
+def _above() -> sa.CTE:
+    """The parent of an execution, that one's parent, and so on."""
+    parent, next_one = e.alias("parent"), e.alias("next_one")
+    first = sa.select(parent.c.parent_id, parent.c.finished_at)
+    above = (
+        first.where(parent.c.id == e.c.parent_id)
+        .correlate(e)
+        .cte("above", recursive=True, nesting=True)
+    )
+    others = sa.select(next_one.c.parent_id, next_one.c.finished_at)
+    return above.union_all(others.where(next_one.c.id == above.c.parent_id))
+
+
+def _is_needed(ended: sa.ColumnElement[t.Any]) -> sa.ColumnElement[bool]:
+    return sa.or_(ended.is_(None), ~_is_old(ended))
 
 
 def _ids(sqlite: bool) -> sa.ColumnElement[str]:

@@ -1266,6 +1266,37 @@ def test_a_child_stays_as_long_as_its_parent(
 
 
 @pytest.mark.usefixtures("context")
+def test_children_of_a_child_stay_as_long_as_its_parent(
+    shop: Shop, client: FlaskClient, drive: Drive
+) -> None:
+    """Who resumes that goes on with them all."""
+
+    def work() -> t.Any:
+        try:
+            return jsonify(invoke(1))
+        except StepError:
+            step.sleep("regret", dt.timedelta(days=8))
+            raise
+
+    payment = Payment(shop)
+    shop.child = lambda n: jsonify(invoke(2)) if n == 1 else payment.child(n)
+    shop.work = work
+    answer = client.post("/work")
+    finish(drive, answer)
+    drive.advance(8 * 86_400 + 1)
+    assert finish(drive, answer).status_code == 500
+    assert shop.durable.purge() == 0
+    payment.broken.clear()
+    shop.durable.resume(answer.headers["Durable-Execution"], force=True)
+    finish(drive, answer)
+    drive.advance(61)
+    assert finish(drive, answer).json == "paid"
+    assert [c for c in shop.calls if "after" not in c] == ["reserve", "pay", "pay"]
+    drive.advance(8 * 86_400)
+    assert shop.durable.purge() == 4
+
+
+@pytest.mark.usefixtures("context")
 def test_a_parent_stays_as_long_as_what_follows_its_failure(
     shop: Shop, client: FlaskClient, drive: Drive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
