@@ -230,6 +230,15 @@ class Attempt:
             self.stopped = True
             raise Cancelled(f"Execution {self.id} was cancelled.")
 
+    def check_goes_on(self, name: str) -> None:
+        """Make sure that a step may have another try.
+
+        :raises Cancelled: if the execution was asked to end
+        :raises DeadlineExceeded: if its time is over
+        """
+        self.check_cancelled()
+        self.check_deadline(name)
+
     @property
     def is_late(self) -> bool:
         """Tell whether the execution's time is over."""

@@ -18,9 +18,8 @@ def new_id() -> str:
     milliseconds = time.time_ns() // 1_000_000 & (2**48 - 1)
     # Section 6.2, method 1. Threads share the counter, which needs no lock.
     order = next(_order) & (2**32 - 1)
-    stamp = milliseconds << 74 | order << 42 | secrets.randbits(42)
-    high = stamp >> 74 << 16 | 0x7 << 12 | stamp >> 62 & 0xFFF
-    low = 0x2 << 62 | stamp & (2**62 - 1)
+    high = milliseconds << 16 | 0x7 << 12 | order >> 20
+    low = 0x2 << 62 | (order & (2**20 - 1)) << 42 | secrets.randbits(42)
     return str(uuid.UUID(int=high << 64 | low))
 
 

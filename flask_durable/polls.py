@@ -61,15 +61,14 @@ class PollTries(StepTries):
         self._pause(self.until or 0.0)
         # No other try begins.
         self.step = self.step._replace(tries=self.step.tries - 1)
-        return self._time_out()
+        return self._time_out(self._failure)
 
     def _is_over(self, moment: float) -> bool:
         return self.until is not None and moment >= self.until
 
-    def _time_out(self) -> t.Any:
+    def _time_out(self, last: Failure | None = None) -> t.Any:
         step = self.step._replace(wake_at=self.until)
-        why = self._failure if self._ends else None
-        step = timed_out(step, self.attempt.now(), why)
+        step = timed_out(step, self.attempt.now(), last)
         self.attempt.record(step)
         return replay_outcome(self.scope, step)
 
@@ -84,10 +83,9 @@ class PollTries(StepTries):
             super()._retry_at(wake_at, delay, failure)
             return
 
-        self._ends = True
         left = max(0.0, (self.until or 0.0) - self.attempt.now())
         super()._retry_at(self.until or 0.0, left, failure)
-        self._time_out()
+        self._time_out(self._failure)
 
     def _completed(self, value: t.Any) -> t.Any:
         if value:

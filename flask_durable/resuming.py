@@ -121,61 +121,52 @@ class Resuming:
             runs, and it is not forced
         """
         journal = self._store.journal(execution.id)
+        again, later, apart = _stop(execution, journal)
+        forgotten = [line for line in journal if _is_in(line, later)]
 
         if not force:
-            self._check_follower(execution, journal)
+            self._check_follower(execution, forgotten)
 
-        plan = Plan(execution, *_stop(execution, journal, force))
-        forgotten = [line for line in journal if _is_in(line, plan.later)]
-        later = [line.id for line in forgotten]
-        cut = next((line.id for line in forgotten if line.status == CUT), None)
+        if apart and later and not force:
+            # What the view had handled stays: it ended because of something else.
+            again, later, forgotten = [], [], []
 
-        if cut is not None:
-            raise ControlError(
-                f'Step "{cut}" of execution {execution.id}, which came after the failed'
-                " one, may have taken effect, and is never called again: it can't be"
-                " forgotten. If it did not, rerun the execution."
-            )
-
-        if later and not force:
-            raise ControlError(
-                f"Execution {execution.id} went on after its step failed: it recorded"
-                f" {_names(forgotten)}. A resume would do that again, and needs"
-                " --force."
-            )
-
-        plans = [plan]
-        again = {
+        _check_forgotten(execution, forgotten, force)
+        plans = [plan := Plan(execution, again, later)]
+        failed = {
             line.id: line
             for line in journal
-            if line.status == "failed" and _is_in(line, plan.again)
+            if line.status == "failed" and _is_in(line, again)
         }
+        names = {line.id for line in forgotten}
 
         for row in self._store.ask(self._sql.ended_children, execution_id=execution.id):
             child = Execution(*row)
-            step = again.get(child.parent_step or "")
+            step = failed.get(child.parent_step or "")
 
             if step is not None and child.status == "failed":
                 plans += self._plans(child, force)
             elif step is not None and _came_through(child, step):
                 # It was resumed before its parent, which takes its answer.
                 continue
-            elif step is not None or child.parent_step in later:
+            elif step is not None or child.parent_step in names:
                 plan.freed.append(child)
 
         return plans
 
-    def _check_follower(self, execution: Execution, journal: list[StepRecord]) -> None:
+    def _check_follower(
+        self, execution: Execution, forgotten: list[StepRecord]
+    ) -> None:
         """Make sure that no ``on_failure`` acts on the failure, which it was told of.
 
+        :param forgotten: what a resume by force would do again
         :raises ControlError: if one does
         """
         if not execution.on_failure:
             return
 
         values = {"parent_id": execution.id, "parent_step": AFTER_FAILURE}
-        _, later = _stop(execution, journal, force=True)
-        names = _names([line for line in journal if _is_in(line, later)])
+        names = _names(forgotten)
         also = f", which also does {names} again" if names else ""
 
         for row in self._store.ask(self._store.sql.child, **values):
@@ -203,20 +194,42 @@ def _is_in(line: StepRecord, positions: list[Range]) -> bool:
     return any(low <= line.position <= high for low, high in positions)
 
 
+def _check_forgotten(
+    execution: Execution, forgotten: list[StepRecord], force: bool
+) -> None:
+    """Make sure that steps may be forgotten which came after the failed one.
+
+    :raises ControlError: if one of them is never called again, or nobody forces it
+    """
+    cut = next((line.id for line in forgotten if line.status == CUT), None)
+
+    if cut is not None:
+        raise ControlError(
+            f'Step "{cut}" of execution {execution.id}, which came after the failed'
+            " one, may have taken effect, and is never called again: it can't be"
+            " forgotten. If it did not, rerun the execution."
+        )
+
+    if forgotten and not force:
+        raise ControlError(
+            f"Execution {execution.id} went on after its step failed: it recorded"
+            f" {_names(forgotten)}. A resume would do that again, and needs --force."
+        )
+
+
 def _stop(
-    execution: Execution, journal: list[StepRecord], force: bool
-) -> tuple[list[Range], list[Range]]:
-    """Return the positions of what is to be tried again, and of what came after it."""
+    execution: Execution, journal: list[StepRecord]
+) -> tuple[list[Range], list[Range], bool]:
+    """Return the positions of what is to be tried again, and of what came after it.
+
+    The last value tells whether the execution ended because of something else.
+    """
     failure = Failure.decode(execution.error) if execution.error else None
 
     if failure and failure.again is not None and failure.later is not None:
-        again, later, apart = failure.again, failure.later, failure.apart
-    else:
-        # It was not ended by its view, so its branches are unknown.
-        steps = {line.id: line for line in journal}
-        names = stop_of(Line(steps, ()), steps)
-        again, later = (ranges(journal, each) for each in names)
-        apart = True
+        return failure.again, failure.later, failure.apart
 
-    # What the view had handled stays: it ended because of something else.
-    return ([], []) if apart and later and not force else (again, later)
+    # It was not ended by its view, so its branches are unknown.
+    steps = {line.id: line for line in journal}
+    again, later = stop_of(Line(steps, ()), steps)
+    return ranges(journal, again), ranges(journal, later), True

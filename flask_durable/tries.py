@@ -135,8 +135,7 @@ class StepTries:
         """
         if self.wake_at is not None:
             self._pause(self.wake_at)
-            self.attempt.check_cancelled()
-            self.attempt.check_deadline(self.step.id)
+            self.attempt.check_goes_on(self.step.id)
 
         while True:
             try:
@@ -151,8 +150,7 @@ class StepTries:
             else:
                 return self._completed(value)
 
-            self.attempt.check_cancelled()
-            self.attempt.check_deadline(self.step.id)
+            self.attempt.check_goes_on(self.step.id)
             self.step = self.step._replace(tries=self.step.tries + 1)
 
     def _try(self) -> t.Any:
