@@ -948,6 +948,21 @@ class Slip:
 
         return "charged"
 
+    def fail(self, client: FlaskClient, drive: Drive, path: str = "/work") -> t.Any:
+        """Fail, by its own code or, where it is hurried, at its deadline."""
+        answer = client.post(path)
+        drive.advance(61 if path == "/work" else 121)
+        drive.run_due()
+        drive.advance(100)
+        assert finish(drive, answer).status_code == 500
+        self.broken.clear()
+        return answer
+
+    @property
+    def calls(self) -> list[str]:
+        """The calls of its steps, without those of what follows its failure."""
+        return [call for call in self.shop.calls if "after" not in call]
+
 
 @pytest.mark.usefixtures("context")
 @pytest.mark.parametrize("path", ["/work", "/hurried"])
@@ -956,15 +971,10 @@ def test_what_a_view_saw_to_stays_where_it_failed_otherwise(
 ) -> None:
     """By its own code, or at its deadline: nothing is done again."""
     slip = Slip(shop)
-    answer = client.post(path)
-    drive.advance(61 if path == "/work" else 121)
-    drive.run_due()
-    drive.advance(100)
-    assert finish(drive, answer).status_code == 500
-    slip.broken.clear()
+    answer = slip.fail(client, drive, path)
     shop.durable.resume(answer.headers["Durable-Execution"])
     assert finish(drive, answer).text == "charged"
-    assert [c for c in shop.calls if "after" not in c] == ["mail", "letter", "charge"]
+    assert slip.calls == ["mail", "letter", "charge"]
 
 
 @pytest.mark.usefixtures("context")
@@ -982,7 +992,7 @@ def test_what_a_view_saw_to_stays_where_its_replays_were_turned_away(
     slip.broken.clear()
     shop.durable.resume(mine)
     assert finish(drive, answer).text == "charged"
-    assert [c for c in shop.calls if "after" not in c] == ["mail", "letter", "charge"]
+    assert slip.calls == ["mail", "letter", "charge"]
 
 
 @pytest.mark.usefixtures("context")
@@ -990,13 +1000,7 @@ def test_what_a_view_saw_to_is_done_again_by_force(
     shop: Shop, client: FlaskClient, drive: Drive
 ) -> None:
     """Whoever resumes it may know better why it failed."""
-    slip = Slip(shop)
-    answer = client.post("/work")
-    drive.advance(61)
-    drive.run_due()
-    drive.advance(100)
-    assert finish(drive, answer).status_code == 500
-    slip.broken.clear()
+    answer = Slip(shop).fail(client, drive)
     shop.durable.resume(answer.headers["Durable-Execution"], force=True)
     assert finish(drive, answer).text == "charged"
     assert shop.calls.count("charge") == 2
